@@ -1,0 +1,1 @@
+"""Compares the two frameworks: weights, trajectories and gradients."""

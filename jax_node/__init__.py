@@ -1,0 +1,1 @@
+"""Neural ODE models in Flax, solved with diffrax."""

@@ -1,0 +1,1 @@
+"""The PyTorch twin of `jax_node`, on torchdiffeq."""
