@@ -1,0 +1,370 @@
+"""What a run is: every flag of `experiments/mnist.py`, its default, and what is allowed.
+
+A flag whose default depends on others is None until `resolve` settles it; the settled
+configuration is printed, saved with the run, and all that the run reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import math
+import re
+import sys
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from tyro.conf import arg
+
+EXAMPLES = """examples:
+  python experiments/mnist.py --framework jax
+      ODE-Net on the MNIST images at hand, a few minutes on two cores
+  python experiments/mnist.py --model resnet6 --epochs 160 --lr-schedule steps --augment
+      the paper's training of ResNet-6
+  python experiments/mnist.py --resume runs/mnist-odenet-jax-seed0-20250131-120000
+      go on with a run that was stopped
+"""
+
+
+class ConfigError(ValueError):
+    """A flag that cannot be used as given; the message is one sentence for the user."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is trained, and on what."""
+
+    framework: Literal["jax", "torch"] = "jax"
+    """Flax and diffrax, or PyTorch and torchdiffeq."""
+    name: Annotated[str, arg(name="model", metavar="NAME")] = "odenet"
+    """odenet, rknet, resnet6, resnet1 (or resnet with any number of blocks)."""
+    final_relu: bool = True
+    """Keep the ReLU before the average pool."""
+    downsampling: Literal["conv", "residual"] = "conv"
+    """Three convolutions (the paper's code), or residual blocks (the paper's text)."""
+    precision: Literal["float32", "float64"] = "float32"
+    """Floating-point type of weights, activations and the solver's state."""
+    device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    """Where to compute; auto takes an accelerator if there is one."""
+
+
+@dataclass(frozen=True)
+class Solver:
+    """How the ODE of odenet and rknet is solved from t = 0 to t = 1, and its gradient taken."""
+
+    solver: Annotated[
+        str | None,
+        arg(
+            metavar="NAME",
+            help="Method, e.g. dopri5, euler, midpoint, rk4, implicit_adams; an unknown one is "
+            "answered with the list.",
+            help_behavior_hint="(default: dopri5 for odenet, rk4 for rknet)",
+        ),
+    ] = None
+    adjoint: Annotated[
+        str | None,
+        arg(
+            metavar="NAME",
+            help="Gradient: direct (backpropagate through the solver's steps), checkpoint (the "
+            "same, recomputing instead of storing), adjoint (solve the adjoint ODE backwards).",
+            help_behavior_hint="(default: checkpoint in jax; in torch adjoint for odenet, "
+            "direct for rknet)",
+        ),
+    ] = None
+    rtol: Annotated[float, arg(metavar="TOL")] = 1e-3
+    """Relative tolerance of an adaptive method."""
+    atol: Annotated[float, arg(metavar="TOL")] = 1e-3
+    """Absolute tolerance of an adaptive method."""
+    step_size: Annotated[
+        float | None,
+        arg(metavar="H", help_behavior_hint="(default: 0.25 for rknet's rk4, which is 4 steps)"),
+    ] = None
+    """Step of a fixed-step method, which needs one; 0.25 is 4 steps."""
+    max_steps: Annotated[int, arg(metavar="N")] = 1000
+    """Steps after which a solve counts as failed."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How it is trained."""
+
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    """Gradient descent with momentum, or Adam."""
+    momentum: Annotated[
+        float | None, arg(metavar="M", help_behavior_hint="(default: 0.9 for sgd)")
+    ] = None
+    """Momentum of sgd."""
+    epochs: Annotated[int, arg(metavar="N")] = 5
+    """Passes over the training images; the paper has 160."""
+    batch_size: Annotated[int, arg(metavar="N")] = 128
+    """Images per step; an epoch's incomplete last batch is left out."""
+    lr: Annotated[
+        float | None,
+        arg(metavar="RATE", help_behavior_hint="(default: 0.1 for sgd, 1e-3 for adam)"),
+    ] = None
+    """Learning rate at the start."""
+    lr_schedule: Annotated[
+        Literal["cosine", "steps", "constant"],
+        arg(
+            help="cosine falls to 0 over the run; steps is the paper's code: times 0.1 after 60, "
+            "100 and 140 of 160 epochs, in proportion for another number; constant stays."
+        ),
+    ] = "cosine"
+    augment: bool = False
+    """Crop at random after padding by 4 pixels, as the paper's code does."""
+    seed: Annotated[int, arg(metavar="N")] = 0
+    """Seed of the initial weights, the data order and the crops."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which images."""
+
+    dataset: Literal["mnist", "fashion_mnist"] = "mnist"
+    """Handwritten digits, or pieces of clothing."""
+    source: Annotated[
+        Literal["auto", "tfds", "idx", "embedded"],
+        arg(
+            help="tfds: the official 60,000 + 10,000 images, downloaded once. idx: the files in "
+            "--data-dir. embedded: 4,000 + 1,000 MNIST images, installed already. auto: idx if "
+            "--data-dir is given, else tfds if it is there or can be reached, else embedded."
+        ),
+    ] = "auto"
+    data_dir: Annotated[
+        Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: none)")
+    ] = None
+    """Folder with train-images-idx3-ubyte and its three companions, gzipped or not."""
+    tfds_dir: Annotated[
+        Path | None,
+        arg(
+            metavar="FOLDER",
+            help_behavior_hint="(default: $TFDS_DATA_DIR or ~/tensorflow_datasets)",
+        ),
+    ] = None
+    """Folder in which prepared images are kept."""
+    limit_train: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: all)")] = None
+    """Use only the first N training images."""
+    limit_test: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: all)")] = None
+    """Use only the first N test images."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where results go, and going on from earlier ones."""
+
+    out: Annotated[
+        Path | None,
+        arg(metavar="FOLDER", help_behavior_hint="(default: runs/DATASET-MODEL-FRAMEWORK-...)"),
+    ] = None
+    """New folder for this run."""
+    resume: Annotated[
+        Path | None,
+        arg(
+            metavar="RUN",
+            help="Go on with the run in this folder, with its flags. --epochs may be larger: the "
+            "schedule is then the one for the new number, from here on.",
+            help_behavior_hint="(default: none)",
+        ),
+    ] = None
+    evaluate: Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="(default: none)")] = (
+        None
+    )
+    """Only evaluate the best checkpoint of the run in this folder."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Train ResNet, RK-Net or ODE-Net on MNIST, as in section 3 of Neural ODEs (Chen et al., 2018).
+
+    Writes a run folder with config.json, metrics.jsonl, checkpoints, summary.json and curves.png.
+    """
+
+    model: Model = Model()
+    solver: Solver = Solver()
+    training: Training = Training()
+    data: Data = Data()
+    run: Run = Run()
+
+
+# A resumed run may change these: they do not change what is computed, or (epochs) say how long.
+# Data may have moved: their checksum is compared instead.
+FREE_ON_RESUME = {"epochs", "device", "source", "data_dir", "tfds_dir", "out", "resume", "evaluate"}
+
+
+def parse(arguments: Sequence[str], default: Config | None = None) -> Config:
+    """Flags to `Config`; flags not given come from `default`.
+
+    Raises `ConfigError` for a flag or value that does not parse; `--help` prints and exits.
+    """
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(
+                Config,
+                prog="mnist.py",
+                args=list(arguments),
+                default=default or Config(),
+                config=(tyro.conf.OmitArgPrefixes,),
+            )
+    except SystemExit as exit_:
+        if exit_.code in (0, None):
+            print(EXAMPLES)
+            sys.exit(0)
+    raise ConfigError(_first_sentence(errors.getvalue()))
+
+
+def resolve(config: Config) -> Config:
+    """Settle the defaults that depend on other flags, and check every value.
+
+    Solver and gradient names are the framework's to check. Raises `ConfigError`.
+    """
+    model, solver, training, data = config.model, config.solver, config.training, config.data
+    if not re.fullmatch(r"odenet|rknet|resnet[1-9]\d*", model.name):
+        raise ConfigError(
+            f"--model {model.name} is unknown; choose odenet, rknet, resnet6, resnet1 or resnet "
+            "with another number of blocks."
+        )
+    solver = _resolve_solver(model, solver)
+    if training.optimizer == "adam" and training.momentum is not None:
+        raise ConfigError("--momentum belongs to --optimizer sgd; leave it out with adam.")
+    momentum = training.momentum if training.momentum is not None else 0.9
+    training = dataclasses.replace(
+        training,
+        momentum=momentum if training.optimizer == "sgd" else None,
+        lr=training.lr
+        if training.lr is not None
+        else {"sgd": 0.1, "adam": 1e-3}[training.optimizer],
+    )
+    _positive("--rtol", solver.rtol)
+    _positive("--atol", solver.atol)
+    _positive("--lr", training.lr)
+    if solver.step_size is not None and not 0 < solver.step_size <= 1:
+        raise ConfigError(f"--step-size is {solver.step_size}; above 0 and at most 1 expected.")
+    if not 0 <= momentum < 1:
+        raise ConfigError(f"--momentum is {momentum}; at least 0 and below 1 expected.")
+    if not 0 <= training.seed < 2**32:
+        raise ConfigError(f"--seed is {training.seed}; 0 to {2**32 - 1} expected.")
+    for flag, number in (
+        ("--max-steps", solver.max_steps),
+        ("--epochs", training.epochs),
+        ("--batch-size", training.batch_size),
+        ("--limit-train", data.limit_train),
+        ("--limit-test", data.limit_test),
+    ):
+        if number is not None and number < 1:
+            raise ConfigError(f"{flag} is {number}; a whole number of at least 1 expected.")
+    return dataclasses.replace(config, solver=solver, training=training)
+
+
+def _resolve_solver(model: Model, solver: Solver) -> Solver:
+    if model.name.startswith("resnet"):
+        for field in ("solver", "adjoint", "step_size"):
+            if getattr(solver, field) is not None:
+                flag = "--" + field.replace("_", "-")
+                raise ConfigError(f"{flag} means nothing to {model.name}, which solves no ODE.")
+        return solver
+    method = solver.solver or {"odenet": "dopri5", "rknet": "rk4"}[model.name]
+    step_size = solver.step_size
+    if solver.solver is None and model.name == "rknet" and step_size is None:
+        step_size = 0.25
+    torch_adjoint = {"odenet": "adjoint", "rknet": "direct"}[model.name]
+    adjoint = solver.adjoint or {"jax": "checkpoint", "torch": torch_adjoint}[model.framework]
+    return dataclasses.replace(solver, solver=method, adjoint=adjoint, step_size=step_size)
+
+
+def learner_arguments(config: Config) -> dict[str, Any]:
+    """Keyword arguments of a framework's `Learner`, from a resolved configuration."""
+    model, solver, training = config.model, config.solver, config.training
+    return {
+        "model": model.name,
+        "final_relu": model.final_relu,
+        "downsampling": model.downsampling,
+        "solver": solver.solver,
+        "adjoint": solver.adjoint,
+        "rtol": solver.rtol,
+        "atol": solver.atol,
+        "step_size": solver.step_size,
+        "max_steps": solver.max_steps,
+        "optimizer": training.optimizer,
+        "momentum": training.momentum if training.momentum is not None else 0.0,
+        "seed": training.seed,
+        "precision": model.precision,
+        "device": model.device,
+    }
+
+
+def describe(config: Config) -> str:
+    """Resolved model, solver and training in one line, as printed first and in titles."""
+    model, solver, training = config.model, config.solver, config.training
+    parts = [f"{model.name} in {model.framework}"]
+    if solver.solver is not None:
+        step = f" step {solver.step_size:g}" if solver.step_size else f" rtol {solver.rtol:g}"
+        parts.append(f"{solver.solver}{step}, gradient {solver.adjoint}")
+    parts.append(
+        f"{training.optimizer} lr {training.lr:g} {training.lr_schedule}, "
+        f"{training.epochs} epochs of batch {training.batch_size}"
+    )
+    return "; ".join([*parts, f"seed {training.seed}"])
+
+
+def to_json(config: Config) -> dict[str, Any]:
+    """Nested dictionary of JSON values; `from_json` is the inverse."""
+    return {
+        group: {key: str(v) if isinstance(v, Path) else v for key, v in values.items()}
+        for group, values in dataclasses.asdict(config).items()
+    }
+
+
+def from_json(saved: dict[str, Any]) -> Config:
+    """Inverse of `to_json`. Raises `ConfigError` for what another version wrote."""
+    try:
+        groups = {}
+        for field in dataclasses.fields(Config):
+            kind = typing.cast(type, type(field.default))
+            values = dict(saved[field.name])
+            for key in ("data_dir", "tfds_dir", "out", "resume", "evaluate"):
+                if values.get(key) is not None:
+                    values[key] = Path(values[key])
+            groups[field.name] = kind(**values)
+        return Config(**groups)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"the saved configuration was written by another version: {error}."
+        ) from None
+
+
+def contradictions(saved: Config, given: Config) -> list[str]:
+    """Flags in which `given` departs from `saved` and which a resumed run must keep."""
+    found = []
+    for group in ("model", "solver", "training", "data"):
+        before, after = getattr(saved, group), getattr(given, group)
+        for field in dataclasses.fields(before):
+            old, new = getattr(before, field.name), getattr(after, field.name)
+            if field.name not in FREE_ON_RESUME and old != new:
+                flag = "model" if field.name == "name" else field.name.replace("_", "-")
+                found.append(f"--{flag} {new} (the run has {old})")
+    return found
+
+
+def _positive(flag: str, value: float | None) -> None:
+    if value is None or not (value > 0 and math.isfinite(value)):
+        raise ConfigError(f"{flag} is {value}; a number above 0 expected.")
+
+
+def _first_sentence(box: str) -> str:
+    """The message in tyro's error box: the lines between its title and its first rule."""
+    lines: list[str] = []
+    for line in box.splitlines():
+        text = line.strip("│╭╮╰╯ ")
+        if line.startswith("╭") and not lines:
+            continue
+        if set(text) == {"─"}:
+            break
+        lines.append(text)
+    message = " ".join(part for part in lines if part) or "the flags cannot be read"
+    return message.rstrip(".") + "; see --help."

@@ -1,0 +1,58 @@
+"""Figures from a run's metrics."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+BLUE, ORANGE = "#1f5f99", "#d9772b"
+
+
+def plot_curves(rows: Sequence[dict[str, Any]], title: str, path: Path) -> None:
+    """Draw training loss, test error and NFE against the epoch, from rows of metrics.jsonl.
+
+    `title` may have several lines. NFE is left out where nothing was evaluated (a ResNet). The
+    file at `path` is replaced as a whole.
+    """
+    with_nfe = any(row["nfe_forward"] for row in rows)
+    panels = 3 if with_nfe else 2
+    figure = Figure(figsize=(4.2 * panels, 3.9), dpi=120, layout="constrained")
+    axes = figure.subplots(1, panels)
+    epochs = [row["epoch"] for row in rows]
+    _line(axes[0], epochs, [row["train_loss"] for row in rows], "train", BLUE)
+    _line(axes[0], epochs, [row["test_loss"] for row in rows], "test", ORANGE)
+    axes[0].set(title="Loss", ylabel="mean cross-entropy (nats)", yscale="log")
+    axes[0].legend(frameon=False)
+    _line(axes[1], epochs, [row["test_error"] for row in rows], "test", ORANGE)
+    axes[1].set(title="Test error", ylabel="images classified wrongly (%)")
+    axes[1].set_ylim(bottom=0)
+    if with_nfe:
+        _line(axes[2], epochs, [row["nfe_forward"] for row in rows], "forward", BLUE)
+        _line(axes[2], epochs, [row["nfe_backward"] for row in rows], "backward", ORANGE)
+        axes[2].set(title="NFE", ylabel="vector field evaluations per training step")
+        axes[2].set_ylim(bottom=0)
+        axes[2].legend(frameon=False)
+    figure.suptitle(title, fontsize=9)
+    temporary = path.with_name(f".{path.name}.tmp")
+    figure.savefig(temporary, format="png")
+    os.replace(temporary, path)
+
+
+def _line(
+    axis: Axes, epochs: list[int], values: list[float | None], label: str, color: str
+) -> None:
+    known = [
+        (epoch, value) for epoch, value in zip(epochs, values, strict=True) if value is not None
+    ]
+    if known:
+        axis.plot(*zip(*known, strict=True), marker="o", markersize=3.5, color=color, label=label)
+    axis.set_xlabel("epoch")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(alpha=0.25, linewidth=0.6)

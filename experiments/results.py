@@ -1,0 +1,252 @@
+"""The run folder: configuration, metrics, checkpoints and summary, whole at every moment.
+
+`checkpoints/index.json` is the one point of commitment. An epoch is first written beside what is
+there (a new checkpoint folder, a longer metrics.jsonl) and exists once the index names it; what
+the index does not name is removed when the run is next opened. Each file is replaced as a whole.
+"""
+
+from __future__ import annotations
+
+import datetime
+import fcntl
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+
+class RunError(ValueError):
+    """A run folder that cannot be used as asked; the message is one sentence for the user."""
+
+
+class RunFolder:
+    """One run's folder, locked against other processes until `close` or the end of the process."""
+
+    def __init__(self, path: Path, lock: TextIO, index: dict[str, Any]):
+        self.path = path
+        self._lock = lock
+        self._index = index
+
+    @classmethod
+    def create(cls, path: Path, config: dict[str, Any]) -> RunFolder:
+        """Make a new folder with its config.json; `RunError` if it is not empty or not writable."""
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if (path / "config.json").exists():
+                raise RunError(
+                    f"{path} already holds a run; continue it with --resume or choose another "
+                    "--out."
+                )
+            if any(path.iterdir()):
+                raise RunError(f"{path} is not empty; choose another folder with --out.")
+            run = cls(path, _lock(path), {})
+            run.write_json("config.json", config)
+            (path / "checkpoints").mkdir()
+        except OSError as error:
+            raise RunError(
+                f"the run folder {path} cannot be written ({error.strerror}); choose another with "
+                "--out."
+            ) from None
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Open a folder that `create` made, as its last committed epoch left it."""
+        if not (path / "config.json").is_file():
+            raise RunError(f"{path} holds no run (it has no config.json).")
+        try:
+            run = cls(path, _lock(path), {})
+            (path / "checkpoints").mkdir(exist_ok=True)
+        except OSError as error:
+            raise RunError(f"the run folder {path} cannot be written ({error.strerror}).") from None
+        if (path / "checkpoints" / "index.json").exists():
+            run._index = run.read_json("checkpoints/index.json")
+        return run
+
+    def close(self) -> None:
+        """Release the lock."""
+        self._lock.close()
+
+    @property
+    def epoch(self) -> int:
+        """Number of epochs that are finished and saved."""
+        return self._index.get("epoch", 0)
+
+    @property
+    def last(self) -> Path | None:
+        """Checkpoint after the last saved epoch."""
+        return self._checkpoint("last")
+
+    @property
+    def best(self) -> Path | None:
+        """Checkpoint with the lowest test error so far (the earliest of equals)."""
+        return self._checkpoint("best")
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The epoch of `best`."""
+        return self._index.get("best_epoch")
+
+    def rewind(self) -> list[dict[str, Any]]:
+        """Drop what was written after the last committed epoch; return that run's metrics."""
+        rows = [row for row in self._rows() if row["epoch"] <= self.epoch]
+        self._write_rows(rows)
+        self._index.pop("stopped", None)
+        self._remove_unreferenced()
+        return rows
+
+    def commit_epoch(self, row: dict[str, Any], save: Callable[[Path], None]) -> None:
+        """Add an epoch: its metrics (with `epoch` and `test_error`) and the state `save` writes."""
+        name = f"epoch-{row['epoch']:04d}"
+        rows = [*self._rows(), row]
+        self._save(name, save)
+        self._write_rows(rows)
+        best = min(rows, key=lambda r: (_or_infinity(r["test_error"]), r["epoch"]))
+        self._index = {
+            "last": name,
+            "best": f"epoch-{best['epoch']:04d}",
+            "epoch": row["epoch"],
+            "best_epoch": best["epoch"],
+        }
+        self.write_json("checkpoints/index.json", self._index)
+        self._remove_unreferenced()
+
+    def save_stopped(self, epoch: int, step: int, save: Callable[[Path], None]) -> Path:
+        """Keep the state of a run that failed inside an epoch, beside its best and last."""
+        name = f"stopped-epoch-{epoch:04d}-step-{step:04d}"
+        path = self._save(name, save)
+        self._index = {"epoch": self.epoch, **self._index, "stopped": name}
+        self.write_json("checkpoints/index.json", self._index)
+        return path
+
+    def read_json(self, name: str) -> Any:
+        """Parse a JSON file of the run; `RunError` if it is damaged."""
+        try:
+            return json.loads((self.path / name).read_text())
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.path / name} cannot be read: {error}.") from None
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a JSON file of the run, replacing it as a whole."""
+        write_atomic(self.path / name, json.dumps(_finite(value), indent=2) + "\n")
+
+    def _checkpoint(self, key: str) -> Path | None:
+        name = self._index.get(key)
+        return self.path / "checkpoints" / name if name else None
+
+    def _save(self, name: str, save: Callable[[Path], None]) -> Path:
+        path = (self.path / "checkpoints" / name).absolute()
+        shutil.rmtree(path, ignore_errors=True)
+        save(path)
+        _sync_tree(path)
+        return path
+
+    def _rows(self) -> list[dict[str, Any]]:
+        path = self.path / "metrics.jsonl"
+        if not path.exists():
+            return []
+        try:
+            return [json.loads(line) for line in path.read_text().splitlines()]
+        except ValueError as error:
+            raise RunError(f"{path} cannot be read: {error}.") from None
+
+    def _write_rows(self, rows: list[dict[str, Any]]) -> None:
+        lines = "".join(json.dumps(_finite(row)) + "\n" for row in rows)
+        write_atomic(self.path / "metrics.jsonl", lines)
+
+    def _remove_unreferenced(self) -> None:
+        kept = {self._index.get(key) for key in ("last", "best", "stopped")} | {"index.json"}
+        for path in (self.path / "checkpoints").iterdir():
+            if path.name not in kept:
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replace `path` by `text`: whoever reads it sees the old or the new content, never a part."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    _sync(path.parent)
+
+
+def default_folder(dataset: str, model: str, framework: str, seed: int) -> Path:
+    """`runs/mnist-odenet-jax-seed0-20250131-120000` in the current folder."""
+    time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{dataset.replace('_', '-')}-{model}-{framework}-seed{seed}-{time}"
+
+
+def environment(packages: dict[str, str]) -> dict[str, Any]:
+    """What a reader needs to repeat a run: versions of Python and packages, machine, git commit."""
+    versions = {"python": platform.python_version(), "numpy": importlib.metadata.version("numpy")}
+    return {
+        "versions": versions | packages,
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "git_commit": git_commit(Path(__file__).parent),
+    }
+
+
+def git_commit(folder: Path) -> str | None:
+    """Commit of the work tree that `folder` is in, `-dirty` if changed; None outside of git."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(
+            [*command, "--exclude", "*"], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def _lock(path: Path) -> TextIO:
+    file = (path / ".lock").open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        owner = file.read().strip() or "unknown"
+        file.close()
+        raise RunError(f"{path} is in use by process {owner}; wait for it to end.") from None
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_tree(path: Path) -> None:
+    for folder, _, files in os.walk(path):
+        for name in files:
+            _sync(Path(folder) / name)
+        _sync(Path(folder))
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN or infinity: they become null."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _or_infinity(value: float | None) -> float:
+    return math.inf if value is None or math.isnan(value) else value
