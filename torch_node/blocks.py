@@ -1,0 +1,127 @@
+"""The layers of the MNIST models of section 3, as the paper's authors' example code has them.
+
+Images are [batch, channels, height, width] (NCHW). Weights have PyTorch's default initialisation,
+uniform on +-1/sqrt(fan_in).
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Images = Float[Tensor, "batch channels height width"]
+State = Float[Tensor, "batch channels height width"]
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Group normalisation with min(32, channels) groups and eps = 1e-5."""
+    return nn.GroupNorm(min(32, channels), channels)
+
+
+class TimeConv2d(nn.Conv2d):
+    """3x3 convolution of (t, x): time is one more input channel, the first, constant over space.
+
+    The kernel is [out, 1 + in, 3, 3]; its slice [:, :1] belongs to time. The zero padding applies
+    to the time channel too, so at the border time acts through a part of its kernel only.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels + 1, channels, kernel_size=3, padding=1)
+
+    def forward(self, t: Float[Tensor, ""], x: State) -> State:  # type: ignore[override]
+        """Convolve x [batch, channels, height, width], with t (a scalar) as channel 0."""
+        time = t.expand(x.shape[0], 1, *x.shape[2:])
+        return super().forward(torch.cat([time, x], dim=1))
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(relu(norm(conv(relu(norm(x)))))), 3x3 convolutions without bias (He et al. 2016).
+
+    With stride 2 the first convolution halves height and width, and a 1x1 convolution of the
+    normalised input takes the place of the identity.
+    """
+
+    def __init__(self, channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.norm1 = group_norm(channels)
+        self.conv1 = nn.Conv2d(channels, channels, 3, stride=stride, padding=1, bias=False)
+        self.norm2 = group_norm(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        if stride != 1:
+            self.shortcut = nn.Conv2d(channels, channels, 1, stride=stride, bias=False)
+        self.stride = stride
+
+    def forward(self, x: State) -> Float[Tensor, "batch channels height_out width_out"]:
+        """One residual update of x."""
+        out = torch.relu(self.norm1(x))
+        shortcut = x if self.stride == 1 else self.shortcut(out)
+        out = self.conv1(out)
+        return self.conv2(torch.relu(self.norm2(out))) + shortcut
+
+
+class VectorField(nn.Module):
+    """f(t, x) of the ODE block: norm, relu, conv(t, .), norm, relu, conv(t, .), norm."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm1 = group_norm(channels)
+        self.conv1 = TimeConv2d(channels)
+        self.norm2 = group_norm(channels)
+        self.conv2 = TimeConv2d(channels)
+        self.norm3 = group_norm(channels)
+
+    def forward(self, t: Float[Tensor, ""], x: State) -> State:
+        """dx/dt at the scalar time t, of the shape of x."""
+        out = self.conv1(t, torch.relu(self.norm1(x)))
+        out = self.conv2(t, torch.relu(self.norm2(out)))
+        return self.norm3(out)
+
+
+class ConvDownsample(nn.Module):
+    """28x28 images to 6x6 states by one 3x3 and two strided 4x4 convolutions (with bias)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, channels, 3)
+        self.norm1 = group_norm(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 4, stride=2, padding=1)
+        self.norm2 = group_norm(channels)
+        self.conv3 = nn.Conv2d(channels, channels, 4, stride=2, padding=1)
+
+    def forward(self, x: Images) -> State:
+        """[batch, 1, 28, 28] to [batch, channels, 6, 6]."""
+        out = torch.relu(self.norm1(self.conv1(x)))
+        out = torch.relu(self.norm2(self.conv2(out)))
+        return self.conv3(out)
+
+
+class ResidualDownsample(nn.Module):
+    """28x28 images to 7x7 states, as in the paper's text: a 3x3 convolution, two residual blocks."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, channels, 3)
+        self.block1 = ResidualBlock(channels, stride=2)
+        self.block2 = ResidualBlock(channels, stride=2)
+
+    def forward(self, x: Images) -> State:
+        """[batch, 1, 28, 28] to [batch, channels, 7, 7]."""
+        return self.block2(self.block1(self.conv1(x)))
+
+
+class Head(nn.Module):
+    """Norm, relu (if `final_relu`), mean over space, linear to 10 logits."""
+
+    def __init__(self, channels: int, final_relu: bool) -> None:
+        super().__init__()
+        self.norm = group_norm(channels)
+        self.final_relu = final_relu
+        self.linear = nn.Linear(channels, 10)
+
+    def forward(self, x: State) -> Float[Tensor, "batch 10"]:
+        """Logits of the ten classes."""
+        out = self.norm(x)
+        if self.final_relu:
+            out = torch.relu(out)
+        return self.linear(out.mean(dim=(2, 3)))
