@@ -1,0 +1,196 @@
+"""The layers of the paper's models: normalisation, residual block, time-dependent vector field.
+
+Images inside the network are `[height, width, batch, channels]` (see `conv.py` for why). Weights
+start as PyTorch's do, uniform within `1 / sqrt(fan_in)`, since the paper's results were made so.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from jax_node import conv
+
+CHANNELS = 64
+Image = Float[Array, "height width batch channels"]
+
+
+def _uniform(rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: int) -> nnx.Param:
+    bound = fan_in**-0.5
+    return nnx.Param(jax.random.uniform(rngs.params(), shape, jnp.float32, -bound, bound))
+
+
+class Conv(nnx.Module):
+    """Square convolution by `convolve`, one of the functions of `conv.py`."""
+
+    def __init__(
+        self,
+        convolve: Callable[[Array, Array], Array],
+        size: int,
+        c_in: int = CHANNELS,
+        *,
+        bias: bool = True,
+        rngs: nnx.Rngs,
+    ):
+        self.convolve = convolve
+        self.kernel = _uniform(rngs, (size, size, c_in, CHANNELS), size * size * c_in)
+        self.bias = _uniform(rngs, (CHANNELS,), size * size * c_in) if bias else None
+
+    def __call__(self, x: Image) -> Image:
+        """Convolve `x`."""
+        y = self.convolve(x, self.kernel[...])
+        return y if self.bias is None else y + self.bias[...]
+
+
+class TimeConv(nnx.Module):
+    """3x3 convolution of `x` with the time `t` as one more input channel, the first.
+
+    Convolution is linear, so `conv([t, x]) = conv(x) + t * conv(1)` and the channel of constants
+    is never built: `conv(1)` adds up those taps of the time slice that fall inside the image.
+    """
+
+    def __init__(self, *, rngs: nnx.Rngs):
+        fan_in = 9 * (CHANNELS + 1)
+        self.kernel = _uniform(rngs, (3, 3, CHANNELS + 1, CHANNELS), fan_in)
+        self.bias = _uniform(rngs, (CHANNELS,), fan_in)
+
+    def __call__(self, t: Float[Array, ""], x: Image) -> Image:
+        """Convolve `x` at time `t`."""
+        height, width = x.shape[:2]
+        kernel = self.kernel[...]
+        inside = jnp.asarray(np.kron(_taps_inside(height), _taps_inside(width)), x.dtype)
+        time = (inside @ kernel[:, :, 0].reshape(9, -1)).reshape(height, width, 1, -1)
+        return conv.same3x3(x, kernel[:, :, 1:]) + (t * time + self.bias[...])
+
+
+def _taps_inside(size: int) -> np.ndarray:
+    """`[size, 3]`: one where the neighbour at -1, 0, +1 of a pixel lies inside the image."""
+    neighbour = np.arange(size)[:, None] + np.arange(-1, 2)
+    return ((neighbour >= 0) & (neighbour < size)).astype(float)
+
+
+class GroupNorm(nnx.Module):
+    """Group normalisation (Wu and He 2018) in 32 groups, eps 1e-5.
+
+    The sum over space is a product with ones, and the mean over a group a product with a
+    `[channels, channels]` matrix of blocks: on CPU both beat reducing over a split axis by 4x.
+    """
+
+    groups = 32
+    epsilon = 1e-5
+
+    def __init__(self):
+        self.scale = nnx.Param(jnp.ones(CHANNELS, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(CHANNELS, jnp.float32))
+
+    def __call__(self, x: Image) -> Image:
+        """Normalise `x` over space and the channels of each group."""
+        height, width, batch, channels = x.shape
+        members = channels // self.groups
+        blocks = np.kron(np.eye(self.groups), np.ones((members, members)))
+        blocks = jnp.asarray(blocks / (height * width * members), x.dtype)
+        ones = jnp.ones(height * width, x.dtype)
+
+        def mean(a: Image) -> Float[Array, "batch channels"]:
+            return (ones @ a.reshape(height * width, -1)).reshape(batch, channels) @ blocks
+
+        centred = x - mean(x)
+        variance = mean(centred * centred)
+        return centred * (jax.lax.rsqrt(variance + self.epsilon) * self.scale[...]) + self.bias[...]
+
+
+class Residual(nnx.Module):
+    """`x + conv(relu(norm(conv(relu(norm(x))))))`: the pre-activation block of He et al. (2016).
+
+    With `halve` the first convolution has stride 2 and a strided 1x1 convolution of the
+    normalised input replaces `x` (the downsampling of the paper's text).
+    """
+
+    def __init__(self, *, halve: bool = False, rngs: nnx.Rngs):
+        first = conv.half3x3 if halve else conv.same3x3
+        self.norm1 = GroupNorm()
+        self.conv1 = Conv(first, 3, bias=False, rngs=rngs)
+        self.norm2 = GroupNorm()
+        self.conv2 = Conv(conv.same3x3, 3, bias=False, rngs=rngs)
+        self.shortcut = Conv(conv.half1x1, 1, bias=False, rngs=rngs) if halve else None
+
+    def __call__(self, x: Image) -> Image:
+        """Apply the block."""
+        h = jax.nn.relu(self.norm1(x))
+        shortcut = x if self.shortcut is None else self.shortcut(h)
+        return shortcut + self.conv2(jax.nn.relu(self.norm2(self.conv1(h))))
+
+
+class VectorField(nnx.Module):
+    """`dy/dt = f(t, y)`: the residual block with time, and a last normalisation (section 3)."""
+
+    def __init__(self, *, rngs: nnx.Rngs):
+        self.norm1 = GroupNorm()
+        self.conv1 = TimeConv(rngs=rngs)
+        self.norm2 = GroupNorm()
+        self.conv2 = TimeConv(rngs=rngs)
+        self.norm3 = GroupNorm()
+
+    def __call__(self, t: Float[Array, ""], y: Image) -> Image:
+        """Evaluate the vector field at time `t` and state `y`."""
+        h = self.conv1(t, jax.nn.relu(self.norm1(y)))
+        return self.norm3(self.conv2(t, jax.nn.relu(self.norm2(h))))
+
+
+class ConvDownsample(nnx.Module):
+    """28x28x1 to 6x6x64 by three convolutions, as in the authors' example code."""
+
+    def __init__(self, *, rngs: nnx.Rngs):
+        self.conv1 = Conv(conv.valid3x3, 3, 1, rngs=rngs)
+        self.norm1 = GroupNorm()
+        self.conv2 = Conv(conv.half4x4, 4, rngs=rngs)
+        self.norm2 = GroupNorm()
+        self.conv3 = Conv(conv.half4x4, 4, rngs=rngs)
+
+    def __call__(self, x: Image) -> Image:
+        """Downsample `x`."""
+        x = jax.nn.relu(self.norm1(self.conv1(x)))
+        return self.conv3(jax.nn.relu(self.norm2(self.conv2(x))))
+
+
+class ResidualDownsample(nnx.Module):
+    """28x28x1 to 7x7x64 by one convolution and two residual blocks, as in the paper's text."""
+
+    def __init__(self, *, rngs: nnx.Rngs):
+        self.conv1 = Conv(conv.valid3x3, 3, 1, rngs=rngs)
+        self.block1 = Residual(halve=True, rngs=rngs)
+        self.block2 = Residual(halve=True, rngs=rngs)
+
+    def __call__(self, x: Image) -> Image:
+        """Downsample `x`."""
+        return self.block2(self.block1(self.conv1(x)))
+
+
+class Head(nnx.Module):
+    """Normalise, rectify, average over space, and map to ten logits."""
+
+    def __init__(self, *, final_relu: bool, rngs: nnx.Rngs):
+        self.final_relu = final_relu
+        self.norm = GroupNorm()
+        self.linear = Linear(10, rngs=rngs)
+
+    def __call__(self, x: Image) -> Float[Array, "batch 10"]:
+        """Classify `x`."""
+        x = self.norm(x)
+        x = jax.nn.relu(x) if self.final_relu else x
+        return self.linear(x.mean((0, 1)))
+
+
+class Linear(nnx.Module):
+    """Affine map of the channels."""
+
+    def __init__(self, outputs: int, *, rngs: nnx.Rngs):
+        self.kernel = _uniform(rngs, (CHANNELS, outputs), CHANNELS)
+        self.bias = _uniform(rngs, (outputs,), CHANNELS)
+
+    def __call__(self, x: Float[Array, "batch channels"]) -> Float[Array, "batch outputs"]:
+        """Apply the map."""
+        return x @ self.kernel[...] + self.bias[...]

@@ -1,0 +1,146 @@
+"""Convolutions as matrix products, because XLA on CPU is slow at convolutions.
+
+Inside a loop XLA's CPU backend differentiates a convolution by a naive loop, some forty times
+slower than a matrix product of the same size (jax-ml/jax issue 12868). The three convolutions of
+the paper's models are written as matrix products instead: they need no gradient rule of their own,
+so jvp, vjp, vmap and derivatives of derivatives all work, and a product inside a loop is as fast as
+outside. An accelerator gets the plain convolution.
+
+Everything here has space leading, `[height, width, batch, channels]`, so that a window of the image
+is a contiguous slice.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+from jaxtyping import Array, Float
+
+
+def use_products() -> bool:
+    """Whether convolutions become matrix products: on CPU they do."""
+    return jax.default_backend() == "cpu"
+
+
+def plain(
+    x: Float[Array, "height width batch c_in"],
+    kernel: Float[Array, "k k c_in c_out"],
+    *,
+    stride: int = 1,
+    padding: int = 0,
+) -> Float[Array, "height_out width_out batch c_out"]:
+    """XLA's own convolution: what the others in this file equal."""
+    out = jax.lax.conv_general_dilated(
+        x.transpose(2, 0, 1, 3),  # XLA on CPU is fast in this order only; a GPU fuses it away
+        kernel,
+        (stride, stride),
+        ((padding, padding), (padding, padding)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    return out.transpose(1, 2, 0, 3)
+
+
+half3x3 = functools.partial(plain, stride=2, padding=1)
+half1x1 = functools.partial(plain, stride=2)
+
+
+@functools.cache
+def winograd(outputs: int, taps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Matrices `A`, `G`, `B` of the minimal correlation `y = A [(G g) * (B d)]`.
+
+    `d` has `outputs + taps - 1` samples, `g` has `taps`, `y` has `outputs`. Multiplying two
+    polynomials by their values at `n` points (one of them infinity) is the Toom-Cook product;
+    its transpose is the correlation (Winograd 1980; Lavin and Gray 2016, section 4.1).
+    """
+    n = outputs + taps - 1
+    points = np.array([0, 1, -1, 0.5, -0.5, 2, -2])[: n - 1]
+
+    def evaluate(degree: int) -> np.ndarray:
+        at_infinity = np.eye(degree)[-1:]
+        return np.concatenate([np.vander(points, degree, increasing=True), at_infinity])
+
+    A, G, B = evaluate(outputs).T, evaluate(taps), np.linalg.inv(evaluate(n)).T
+    # Each product may be scaled freely between the three; equal sizes keep float32 errors low.
+    a, g, b = np.abs(A).sum(0), np.abs(G).sum(1), np.abs(B).sum(1)
+    mean = np.cbrt(a * g * b)
+    return A * (mean / a), G * (mean / g)[:, None], B * (mean / b)[:, None]
+
+
+@functools.cache
+def _padded_winograd(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`winograd` for a row of `size` pixels with zero padding 1, in tiles of at most 6 outputs."""
+    tiles = np.array_split(np.arange(size), -(-size // 6))
+    matrices = [winograd(len(tile), 3) for tile in tiles]
+    A = scipy.linalg.block_diag(*(A for A, _, _ in matrices))
+    G = np.concatenate([G for _, G, _ in matrices])
+    B = np.zeros((len(G), size + 2))
+    row = 0
+    for tile, (_, _, b) in zip(tiles, matrices, strict=True):
+        B[row : row + len(b), tile[0] : tile[-1] + 3] = b
+        row += len(b)
+    return A, G, B[:, 1:-1]  # the padding is zero: its columns say nothing
+
+
+def same3x3(
+    x: Float[Array, "height width batch c_in"], kernel: Float[Array, "3 3 c_in c_out"]
+) -> Float[Array, "height width batch c_out"]:
+    """3x3 convolution, zero padding 1, by Winograd's F(6x6, 3x3) on small images.
+
+    A 6x6 image is one tile: 64 products of `[batch, c_in] [c_in, c_out]` where the plain form has
+    324, and three products with small constant matrices. Relative error in float32: 4e-6 (plain:
+    4e-7).
+    """
+    height, width, batch, c_in = x.shape
+    if not use_products() or max(height, width) > 8:
+        return plain(x, kernel, padding=1)
+    A, G, B = (
+        jnp.asarray(np.kron(vertical, horizontal), x.dtype)
+        for vertical, horizontal in zip(
+            _padded_winograd(height), _padded_winograd(width), strict=True
+        )
+    )
+    tiles = (B @ x.reshape(height * width, -1)).reshape(-1, batch, c_in)
+    weights = (G @ kernel.reshape(9, -1)).reshape(-1, *kernel.shape[2:])
+    products = jnp.einsum("pbi,pio->pbo", tiles, weights)
+    return (A @ products.reshape(len(products), -1)).reshape(height, width, batch, -1)
+
+
+def valid3x3(
+    x: Float[Array, "height width batch c_in"], kernel: Float[Array, "3 3 c_in c_out"]
+) -> Float[Array, "height_out width_out batch c_out"]:
+    """3x3 convolution without padding, by stacking the nine windows (for few input channels)."""
+    if not use_products():
+        return plain(x, kernel)
+    height, width = x.shape[0] - 2, x.shape[1] - 2
+    windows = jnp.stack([x[i : i + height, j : j + width] for i in range(3) for j in range(3)])
+    return jnp.einsum("khwbi,kio->hwbo", windows, kernel.reshape(9, *kernel.shape[2:]))
+
+
+def half4x4(
+    x: Float[Array, "height width batch c_in"], kernel: Float[Array, "4 4 c_in c_out"]
+) -> Float[Array, "height_out width_out batch c_out"]:
+    """4x4 convolution, stride 2, zero padding 1.
+
+    Gathering 2x2 pixels into channels turns it into a 2x2 convolution with stride 1: one product
+    for all four taps, whose results are added shifted.
+    """
+    if not use_products():
+        return plain(x, kernel, stride=2, padding=1)
+    height, width, batch, c_in = x.shape
+    h, w = height // 2, width // 2
+    c_out = kernel.shape[-1]
+    # An odd size leaves its last pixel's right neighbour unused: padding is then zero there.
+    pad = ((1, 2 * h + 1 - height), (1, 2 * w + 1 - width), (0, 0), (0, 0))
+    x = jnp.pad(x, pad)
+    x = x.reshape(h + 1, 2, w + 1, 2, batch, c_in).transpose(0, 2, 4, 1, 3, 5)
+    kernel = kernel.reshape(2, 2, 2, 2, c_in, c_out).transpose(1, 3, 4, 0, 2, 5)
+    taps = x.reshape(-1, 4 * c_in) @ kernel.reshape(4 * c_in, 4 * c_out)
+    taps = taps.reshape(h + 1, w + 1, batch, 2, 2, c_out)
+    return (
+        taps[:h, :w, :, 0, 0]
+        + taps[:h, 1:, :, 0, 1]
+        + taps[1:, :w, :, 1, 0]
+        + taps[1:, 1:, :, 1, 1]
+    )

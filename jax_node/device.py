@@ -1,0 +1,40 @@
+"""Which device, which precision: the global settings of JAX, made in one place."""
+
+import importlib.metadata
+
+import jax
+import jax.numpy as jnp
+
+
+def choose(device: str) -> jax.Device:
+    """The first device of a kind: `auto` (the fastest there is), `cpu`, `gpu` or `tpu`.
+
+    Raises:
+        ValueError: there is no such device here; the message names those there are.
+    """
+    try:
+        return jax.devices(None if device == "auto" else device)[0]
+    except RuntimeError:
+        found = sorted({d.platform for d in jax.devices()} | {"cpu"})
+        raise ValueError(
+            f"JAX finds no {device!r} here, only {', '.join(found)}: choose one with --device "
+            "(for NVIDIA, install the extra: pip install -e '.[cuda]')"
+        ) from None
+
+
+def dtype_of(precision: str) -> jnp.dtype:
+    """The floating-point type of a precision; float64 switches JAX's 64-bit types on."""
+    if precision == "float64":
+        jax.config.update("jax_enable_x64", True)
+    return jnp.dtype(precision)
+
+
+def describe(device: jax.Device) -> str:
+    """The device in words."""
+    return "cpu" if device.platform == "cpu" else f"{device.platform}: {device.device_kind}"
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that results depend on."""
+    names = ("jax", "jaxlib", "flax", "optax", "diffrax", "equinox", "orbax-checkpoint")
+    return {name: importlib.metadata.version(name) for name in names}

@@ -1,0 +1,32 @@
+"""The classical fourth-order Runge-Kutta method, which diffrax does not have."""
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import diffrax
+import numpy as np
+
+_three_eighths = diffrax.ButcherTableau(
+    c=np.array([1 / 3, 2 / 3, 1]),
+    a_lower=(np.array([1 / 3]), np.array([-1 / 3, 1]), np.array([1.0, -1, 1])),
+    b_sol=np.array([1 / 8, 3 / 8, 3 / 8, 1 / 8]),
+    b_error=np.zeros(4),  # there is no embedded method: fixed steps only
+)
+
+
+class RK4(diffrax.AbstractERK):
+    """Kutta's 3/8 rule: order 4, four stages, fixed steps, cubic Hermite interpolation.
+
+    Hairer, Norsett and Wanner, *Solving ODEs I*, table II.1.2, right. torchdiffeq's `rk4` is this
+    rule too, so that the two agree to rounding.
+    """
+
+    tableau: ClassVar[diffrax.ButcherTableau] = _three_eighths
+    interpolation_cls: ClassVar[Callable[..., diffrax.ThirdOrderHermitePolynomialInterpolation]] = (
+        diffrax.ThirdOrderHermitePolynomialInterpolation.from_k
+    )
+
+    def order(self, terms):
+        """Order of the method."""
+        del terms
+        return 4

@@ -1,0 +1,221 @@
+"""Solve an initial value problem by names: solver, gradient method, tolerances in; NFE out."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import diffrax
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from jax_node.adjoint import Augmented, Field, Forward, solve_by_adjoint
+from jax_node.rk4 import RK4
+
+_ADAPTIVE: dict[str, Callable[[], diffrax.AbstractSolver]] = {
+    "dopri5": diffrax.Dopri5,
+    "dopri8": diffrax.Dopri8,
+    "tsit5": diffrax.Tsit5,
+    "bosh3": diffrax.Bosh3,
+}
+_FIXED: dict[str, Callable[[], diffrax.AbstractSolver]] = {
+    "euler": diffrax.Euler,
+    "midpoint": diffrax.Midpoint,
+    "rk4": RK4,
+}
+FIXED_STEP = tuple(_FIXED)
+SOLVERS = (*_ADAPTIVE, *_FIXED)
+ADJOINTS = ("checkpoint", "direct", "adjoint")
+
+
+class SolveError(RuntimeError):
+    """A solve that did not reach its last time; the message says where and what to try."""
+
+
+class Solution(NamedTuple):
+    """A trajectory and what it cost.
+
+    `ys` has the state at every observation time as its leading axis; `nfe` counts evaluations of
+    the vector field, `accepted` and `rejected` steps, `t` is the time reached, `ok` whether that
+    is the last time, with a finite state.
+    """
+
+    ys: PyTree
+    nfe: Int[Array, ""]
+    accepted: Int[Array, ""]
+    rejected: Int[Array, ""]
+    t: Float[Array, ""]
+    ok: Bool[Array, ""]
+
+    def check(self) -> "Solution":
+        """Return the solution, or raise `SolveError` if it failed (outside `jit` only)."""
+        if not self.ok:
+            steps = int(self.accepted) + int(self.rejected)
+            raise SolveError(failure(float(self.t), int(self.nfe), steps, int(self.rejected)))
+        return self
+
+
+def failure(t: float, nfe: int, steps: int, rejected: int) -> str:
+    """One sentence about a failed solve."""
+    return (
+        f"the solve stopped at t = {t:.4g} after {steps} steps ({rejected} rejected, mean step "
+        f"size {t / max(1, steps - rejected):.2g}, NFE {nfe}): the vector field is too stiff, not "
+        "finite, or the tolerance too tight; raise --max-steps, rtol and atol, or lower the "
+        "learning rate"
+    )
+
+
+def check(solver: str, adjoint: str, step_size: float | None) -> None:
+    """Refuse, in one sentence, names this framework lacks and a missing or idle step size.
+
+    Raises:
+        ValueError: which names there are, or that the solver needs (or ignores) `--step-size`.
+    """
+    if solver not in SOLVERS:
+        raise ValueError(f"unknown solver {solver!r} in JAX: choose one of {', '.join(SOLVERS)}")
+    if adjoint not in ADJOINTS:
+        raise ValueError(f"unknown adjoint {adjoint!r} in JAX: choose one of {', '.join(ADJOINTS)}")
+    if solver in FIXED_STEP and step_size is None:
+        raise ValueError(f"{solver} takes fixed steps: give their size with --step-size")
+    if solver not in FIXED_STEP and step_size is not None:
+        raise ValueError(f"{solver} chooses its own steps: leave out --step-size")
+
+
+def solve(
+    field: Field,
+    y0: PyTree,
+    ts: Float[Array, " times"],
+    args: PyTree = None,
+    *,
+    solver: str,
+    adjoint: str = "checkpoint",
+    rtol: float = 1e-3,
+    atol: float = 1e-3,
+    step_size: float | None = None,
+    max_steps: int = 4096,
+    backward: Float[Array, "2"] | None = None,
+) -> Solution:
+    """Solve `dy/dt = field(t, y, args)` from `y(ts[0]) = y0`, with the state at every time in `ts`.
+
+    Args:
+        field: the vector field; whatever is differentiated besides `y0` and `ts` is in `args`.
+        y0: initial state, any PyTree of arrays of one dtype, in which the solve is done.
+        ts: observation times, strictly increasing or decreasing, at least two.
+        args: parameters of the field.
+        solver: a name in `SOLVERS`.
+        adjoint: `checkpoint` (discretise-then-optimise, recursive checkpointing, which keeps
+            about `sqrt(2 max_steps)` states), `direct` (the same, keeping all `max_steps`), or
+            `adjoint` (optimise-then-discretise, keeping only the observed states).
+        rtol: relative tolerance of an adaptive step; the norm is the RMS over the whole state.
+        atol: absolute tolerance.
+        step_size: step size of the solvers in `FIXED_STEP`.
+        max_steps: steps after which the solve is given up, per solve.
+        backward: zeros whose cotangent is `[NFE, failed solves]` of the backward pass. For
+            `checkpoint` and `direct` the NFE are those recomputed to be differentiated.
+
+    Returns:
+        A `Solution`; a failed solve is marked in it and raised by `Solution.check`.
+
+    Raises:
+        ValueError: unknown name, or a step size missing or idle.
+    """
+    check(solver, adjoint, step_size)
+    if backward is None:
+        backward = jnp.zeros(2)
+    ts = jnp.asarray(ts, jnp.result_type(*jax.tree.leaves(y0)))
+    integrate = functools.partial(
+        _integrate,
+        solver=(_ADAPTIVE | _FIXED)[solver](),
+        rtol=rtol,
+        atol=atol,
+        step_size=step_size,
+        max_steps=max_steps,
+        diffrax_adjoint=(
+            diffrax.DirectAdjoint() if adjoint == "direct" else diffrax.RecursiveCheckpointAdjoint()
+        ),
+    )
+    if adjoint == "adjoint":
+        out = solve_by_adjoint(field, integrate, y0, ts, args, backward)
+    else:
+        counted = lambda t, y, args: field(t, _count_backward(y, args[1]), args[0])
+        out = integrate(counted, y0, ts, (args, backward))
+    return Solution(out.ys, **out.stats)
+
+
+@jax.custom_vjp
+def _count_backward(y: PyTree, backward: Float[Array, "2"]) -> PyTree:
+    """The identity; every time it is differentiated, `backward`'s cotangent grows by one."""
+    del backward
+    return y
+
+
+_count_backward.defvjp(lambda y, _: (y, None), lambda _, g: (g, jnp.array([1.0, 0.0])))
+
+
+def _integrate(
+    field, y0, ts, args, *, solver, rtol, atol, step_size, max_steps, diffrax_adjoint
+) -> Forward:
+    forwards = ts[-1] > ts[0]
+    if step_size is None:
+        dt0 = None
+        smallest = 4 * jnp.finfo(ts.dtype).eps * jnp.max(jnp.abs(ts))
+        controller = diffrax.PIDController(
+            rtol, atol, norm=_norm, dtmin=smallest, force_dtmin=False
+        )
+    else:
+        dt0 = jnp.where(forwards, step_size, -step_size).astype(ts.dtype)
+        controller = diffrax.ConstantStepSize()
+    between = diffrax.SubSaveAt(ts=ts[1:-1]) if len(ts) > 2 else None
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(field),
+        solver,
+        ts[0],
+        ts[-1],
+        dt0,
+        y0,
+        args,
+        saveat=diffrax.SaveAt(subs=(between, diffrax.SubSaveAt(t1=True))),
+        stepsize_controller=controller,
+        adjoint=diffrax_adjoint,
+        max_steps=max_steps,
+        throw=False,
+    )
+    first = jax.tree.map(lambda leaf: leaf[None], y0)
+    parts = [first, *(ys for ys in solution.ys if ys is not None)]
+    ys = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+    finite = jax.tree.map(lambda leaf: jnp.all(jnp.isfinite(leaf[-1])), ys)
+    start, per_step = _evaluations(solver, adaptive=step_size is None)
+    stats = {
+        "nfe": start + per_step * solution.stats["num_steps"],
+        "accepted": solution.stats["num_accepted_steps"],
+        "rejected": solution.stats["num_rejected_steps"],
+        "t": solution.ts[1][0],
+        "ok": jax.tree.reduce(
+            jnp.logical_and, finite, solution.result == diffrax.RESULTS.successful
+        ),
+    }
+    return Forward(ys, jax.lax.stop_gradient(stats))
+
+
+def _norm(state: PyTree) -> Float[Array, ""]:
+    """RMS of the state; of the augmented state of the adjoint, the largest of its three parts.
+
+    One norm over all three would let the many components of the state hide the parameters.
+    torchdiffeq takes the same norm.
+    """
+    rms = lambda tree: jnp.sqrt(
+        sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree))
+        / max(1, sum(leaf.size for leaf in jax.tree.leaves(tree)))
+    )
+    if isinstance(state, Augmented):
+        return jnp.max(jnp.stack([rms(part) for part in state]))
+    return rms(state)
+
+
+def _evaluations(solver: diffrax.AbstractSolver, *, adaptive: bool) -> tuple[int, int]:
+    """Evaluations at the start (two choose the first step size) and per attempted step."""
+    start = 2 * adaptive
+    if isinstance(solver, diffrax.Euler):
+        return start, 1
+    tableau = solver.tableau
+    return (start + 1, len(tableau.c)) if tableau.fsal else (start, len(tableau.c) + 1)

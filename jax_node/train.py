@@ -1,0 +1,258 @@
+"""One interface to train, evaluate, save and load a model; torch_node/train.py is its twin."""
+
+import functools
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, Int, Integer, UInt8
+
+from jax_node import checkpoint
+from jax_node import device as devices
+from jax_node.checkpoint import CheckpointError as CheckpointError
+from jax_node.models import Output, as_images, build, parameter_count
+from jax_node.solve import Solution, SolveError, check, solve
+
+OPTIMIZERS = ("sgd", "adam")
+PRECISIONS = ("float32", "float64")
+
+Pixels = UInt8[np.ndarray, "batch 28 28 1"]
+Labels = Integer[np.ndarray, " batch"]
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss or its gradient is NaN or infinite; the training state is as it was before."""
+
+
+class State(NamedTuple):
+    """All that training changes: weights, optimiser state, number of steps made."""
+
+    weights: nnx.State
+    optimizer: optax.OptState
+    steps: Int[Array, ""]
+
+
+class Result(NamedTuple):
+    """What one batch yields besides the new state."""
+
+    loss: Float[Array, ""]
+    correct: Int[Array, ""]
+    gradient_norm: Float[Array, ""]
+    backward: Float[Array, "2"]
+    solution: Solution | None
+
+
+class Learner:
+    """A model and its optimiser. A failed step leaves both as they were.
+
+    Attributes:
+        parameter_count: number of trainable numbers.
+        device_name: where it runs, in words.
+        versions: of the libraries that decide the numbers.
+        state: weights, optimiser state and step count.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        final_relu: bool,
+        downsampling: str,
+        solver: str | None,
+        adjoint: str | None,
+        rtol: float,
+        atol: float,
+        step_size: float | None,
+        max_steps: int,
+        optimizer: str,
+        momentum: float,
+        seed: int,
+        precision: str,
+        device: str,
+    ):
+        """Build `model` (see `models.build`) with weights drawn from `seed`.
+
+        `momentum` is that of sgd; adam has its authors' defaults. Weights are drawn in float32, so
+        both precisions start from the same numbers. Raises ValueError for an unknown name.
+        """
+        if optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer {optimizer!r} is unknown; choose one of sgd, adam")
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision {precision!r} is unknown; choose float32 or float64")
+        self._device = devices.choose(device)
+        self._dtype = devices.dtype_of(precision)
+        integrate = None
+        if solver is not None and adjoint is not None:
+            check(solver, adjoint, step_size)
+            integrate = functools.partial(
+                solve,
+                solver=solver,
+                adjoint=adjoint,
+                rtol=rtol,
+                atol=atol,
+                step_size=step_size,
+                max_steps=max_steps,
+            )
+        self._optimizer = (
+            optax.trace(momentum) if optimizer == "sgd" and momentum else optax.identity()
+        )
+        if optimizer == "adam":
+            self._optimizer = optax.scale_by_adam()
+        with jax.default_device(self._device):
+            network = build(
+                model,
+                solver=integrate,
+                final_relu=final_relu,
+                downsampling=downsampling,
+                seed=seed,
+                dtype=self._dtype,
+            )
+            self._graph, weights = nnx.split(network, nnx.Param)
+            state = State(weights, self._optimizer.init(weights), jnp.zeros((), jnp.int32))
+            self.state = jax.device_put(state, self._device)  # placed once: compiled once
+        self.parameter_count = parameter_count(network)
+        self.device_name = devices.describe(self._device)
+        self.versions = devices.versions()
+        self._train_step = jax.jit(functools.partial(train_step, self._graph, self._optimizer))
+        self._forward = jax.jit(functools.partial(forward, self._graph))
+
+    def train_step(self, images: Pixels, labels: Labels, learning_rate: float) -> dict[str, float]:
+        """One optimiser step on the mean cross-entropy of a batch.
+
+        Returns loss, accuracy (0 to 1), nfe_forward, nfe_backward, and steps and rejected of the
+        forward solve; the last four are 0 for a ResNet. Raises SolveError and NonFiniteLossError
+        before anything is changed.
+        """
+        with self._context():
+            state, result = self._train_step(
+                self.state,
+                self._images(images),
+                jnp.asarray(labels),
+                jnp.asarray(learning_rate, self._dtype),
+            )
+        if result.solution is not None:
+            result.solution.check()
+            if result.backward[1]:
+                raise SolveError(
+                    f"the adjoint's solve backwards in time failed after {int(result.backward[0])} "
+                    "evaluations: use --adjoint checkpoint, or smaller rtol and atol"
+                )
+        step = int(self.state.steps)
+        for what, value in (("loss", result.loss), ("gradient", result.gradient_norm)):
+            if not math.isfinite(value):
+                raise NonFiniteLossError(
+                    f"the {what} is not finite at training step {step} (learning rate "
+                    f"{learning_rate:g}); lower the learning rate, or use --optimizer adam"
+                )
+        self.state = state
+        return {
+            "loss": float(result.loss),
+            "accuracy": int(result.correct) / len(labels),
+            **_statistics(result.solution, float(result.backward[0])),
+        }
+
+    def evaluate(self, images: Pixels, labels: Labels) -> dict[str, float]:
+        """Mean loss, number of errors and nfe_forward for one batch of any size."""
+        output = self._evaluate(images)
+        logits = jnp.asarray(output.logits)
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(labels)).mean()
+        return {
+            "loss": float(loss),
+            "errors": float(np.sum(np.argmax(logits, 1) != labels)),
+            "nfe_forward": _statistics(output.solution, 0.0)["nfe_forward"],
+        }
+
+    def predict(self, images: Pixels) -> Float[np.ndarray, "batch 10"]:
+        """Logits."""
+        return np.asarray(self._evaluate(images).logits)
+
+    def save(self, path: Path) -> None:
+        """Write weights, optimiser state and step count to the new directory `path`."""
+        checkpoint.write(path, self._arrays())
+
+    def load(self, path: Path) -> None:
+        """Restore what `save` wrote; training then goes on bit for bit on one device.
+
+        Raises CheckpointError, and changes nothing, if the files are unreadable or are of another
+        model, optimiser or precision.
+        """
+        found = checkpoint.read(path)
+        expected = self._arrays()
+        checkpoint.check(path, found, expected)
+        leaves = [jax.device_put(found[name], self._device) for name in expected]
+        self.state = jax.tree.unflatten(jax.tree.structure(self.state), leaves)
+
+    def _arrays(self) -> dict[str, Array]:
+        """Every leaf of the state by name, in the order of its leaves."""
+        return {
+            **checkpoint.flatten("model", self.state.weights),
+            **checkpoint.flatten("optimizer", self.state.optimizer),
+            "steps": self.state.steps,
+        }
+
+    def _evaluate(self, images: Pixels) -> Output:
+        with self._context():
+            output = self._forward(self.state.weights, self._images(images))
+        if output.solution is not None:
+            output.solution.check()
+        return output
+
+    def _images(self, images: Pixels) -> Any:
+        return as_images(jax.device_put(images, self._device), self._dtype)
+
+    def _context(self):
+        return jax.default_device(self._device)
+
+
+def forward(graph: nnx.GraphDef, weights: nnx.State, images: Array) -> Output:
+    """The model's output for images with values in [0, 1]."""
+    with _full_precision():
+        return nnx.merge(graph, weights)(images)
+
+
+def train_step(
+    graph: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    state: State,
+    images: Float[Array, "batch height width channels"],
+    labels: Integer[Array, " batch"],
+    learning_rate: Float[Array, ""],
+) -> tuple[State, Result]:
+    """One step of `optimizer` on the mean cross-entropy: a pure function."""
+
+    def loss_of(weights, backward):
+        output = nnx.merge(graph, weights)(images, backward)
+        losses = optax.softmax_cross_entropy_with_integer_labels(output.logits, labels)
+        return losses.mean(), output
+
+    with _full_precision():
+        (loss, output), (gradient, backward) = jax.value_and_grad(loss_of, (0, 1), has_aux=True)(
+            state.weights, jnp.zeros(2)
+        )
+    updates, opt_state = optimizer.update(gradient, state.optimizer, state.weights)
+    weights = jax.tree.map(lambda w, u: w - learning_rate * u, state.weights, updates)
+    correct = jnp.sum(jnp.argmax(output.logits, 1) == labels)
+    norm = optax.global_norm(gradient)
+    result = Result(loss, correct, norm, backward, output.solution)
+    return State(weights, opt_state, state.steps + 1), result
+
+
+def _full_precision():
+    """Float32 means float32: a GPU would multiply in TF32, a TPU in bfloat16."""
+    return jax.default_matmul_precision("highest")
+
+
+def _statistics(solution: Solution | None, nfe_backward: float) -> dict[str, float]:
+    if solution is None:
+        return {"nfe_forward": 0.0, "nfe_backward": 0.0, "steps": 0.0, "rejected": 0.0}
+    return {
+        "nfe_forward": float(solution.nfe),
+        "nfe_backward": nfe_backward,
+        "steps": float(solution.accepted),
+        "rejected": float(solution.rejected),
+    }
