@@ -70,10 +70,10 @@ def moulton_error(k: int) -> Fraction:
 def fixed_step_tables(
     steps: int,
 ) -> tuple[
-    Float[np.ndarray, "{steps}+1 {steps}"],
-    Float[np.ndarray, "{steps}+1 {steps}"],
-    Float[np.ndarray, "{steps}+1 {steps}"],
-    Float[np.ndarray, "{steps}+1"],
+    Float[np.ndarray, "rows steps"],
+    Float[np.ndarray, "rows steps"],
+    Float[np.ndarray, "rows steps"],
+    Float[np.ndarray, " rows"],
 ]:
     """Return float64 tables for 0 to `steps` known derivatives, one row each, padded by zeros.
 
