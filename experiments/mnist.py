@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -46,9 +46,21 @@ def run(arguments: list[str], console: Console) -> None:
     """Everything `main` does, with errors as exceptions."""
     config = configuration.parse(arguments)
     earlier = config.run.resume or config.run.evaluate
-    folder = None
-    if earlier:
-        folder, config = reopen(earlier, arguments)
+    with contextlib.ExitStack() as locks:
+        folder = locks.enter_context(RunFolder.open(earlier)) if earlier else None
+        if folder:
+            config = saved_config(folder, arguments)
+        execute(config, folder, locks, arguments, console)
+
+
+def execute(
+    config: Config,
+    folder: RunFolder | None,
+    locks: contextlib.ExitStack,
+    arguments: list[str],
+    console: Console,
+) -> None:
+    """Train or evaluate in an earlier run's `folder`, or in a new one that joins `locks`."""
     config = resolve(config)
     framework = importlib.import_module(f"{config.model.framework}_node.train")
     check_solver(config)
@@ -74,27 +86,28 @@ def run(arguments: list[str], console: Console) -> None:
     if folder is None:
         names = config.data.dataset, config.model.name, config.model.framework
         path = config.run.out or default_folder(*names, config.training.seed)
-        folder = RunFolder.create(path, record)
+        folder = locks.enter_context(RunFolder.create(path, record))
     if config.run.evaluate or folder.epoch == config.training.epochs:
         evaluate_best(folder, learner, dataset, config, console)
         return
-    if earlier:
+    if config.run.resume:
         say(console, "resume", f"{folder.path} after epoch {folder.epoch}")
         record["commands"] = folder.read_json("config.json")["commands"] + record["commands"]
         folder.write_json("config.json", record)
     train(folder, framework, learner, dataset, config, console)
 
 
-def reopen(path: Path, arguments: list[str]) -> tuple[RunFolder, Config]:
-    """An earlier run and its flags, with what `arguments` may change of them changed."""
-    folder = RunFolder.open(path)
+def saved_config(folder: RunFolder, arguments: list[str]) -> Config:
+    """The flags of an earlier run, with what `arguments` may change of them changed."""
     saved = configuration.from_json(folder.read_json("config.json")["flags"])
     saved = dataclasses.replace(saved, run=configuration.Run())
     config = configuration.parse(arguments, default=saved)
     if config.run.resume and config.run.evaluate:
         raise ConfigError("--resume and --evaluate exclude each other.")
     if config.run.out:
-        raise ConfigError(f"--out does not go with an earlier run; its results stay in {path}.")
+        raise ConfigError(
+            f"--out does not go with an earlier run; its results stay in {folder.path}."
+        )
     clashes = contradictions(saved, config)
     if clashes:
         raise ConfigError(
@@ -110,7 +123,7 @@ def reopen(path: Path, arguments: list[str]) -> tuple[RunFolder, Config]:
             f"extended from {saved.training.epochs} to {config.training.epochs} epochs: from here "
             f"on the {config.training.lr_schedule} schedule is the one for {config.training.epochs}"
         )
-    return folder, config
+    return config
 
 
 def check_solver(config: Config) -> None:

@@ -26,7 +26,7 @@ class RunError(ValueError):
 
 
 class RunFolder:
-    """One run's folder, locked against other processes until `close` or the end of the process."""
+    """One run's folder, locked against other processes while it is open."""
 
     def __init__(self, path: Path, lock: TextIO, index: dict[str, Any]):
         self.path = path
@@ -68,6 +68,12 @@ class RunFolder:
         if (path / "checkpoints" / "index.json").exists():
             run._index = run.read_json("checkpoints/index.json")
         return run
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Release the lock."""

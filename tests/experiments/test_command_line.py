@@ -1,0 +1,183 @@
+"""The command as a user runs it: a process, its exit code and its one sentence."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+# One thread: two of torch's that wait for each other on busy cores are a hundred times slower.
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+SCRIPT = Path(__file__).parents[2] / "experiments" / "mnist.py"
+
+
+def command(*flags):
+    return [sys.executable, str(SCRIPT), *map(str, flags)]
+
+
+def call(*flags, cwd=None):
+    return subprocess.run(
+        command(*flags),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=cwd,
+        env=ENVIRONMENT,
+        check=False,
+    )
+
+
+def start(*flags):
+    return subprocess.Popen(
+        command(*flags),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    )
+
+
+def assert_one_sentence(done, code, *parts):
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    sentence = done.stderr.strip()
+    assert sentence.startswith("mnist.py: ")
+    assert "\n" not in sentence
+    for part in parts:
+        assert str(part) in sentence
+
+
+@pytest.fixture
+def small(flags):
+    """Flags of the smallest training: 64 images, ResNet-1."""
+    return [*flags, "--model", "resnet1", "--limit-train", 64, "--limit-test", 20]
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        (["--rtol", "-1"], ["--rtol is -1"]),
+        (["--batch-size", "0"], ["--batch-size is 0"]),
+        (["--model", "vgg"], ["--model vgg is unknown", "odenet"]),
+        (["--epochs", "many"], ["--epochs"]),
+        (["--resume", "nowhere"], ["nowhere holds no run"]),
+    ],
+)
+def test_bad_flags(flags, parts, tmp_path):
+    assert_one_sentence(call(*flags, cwd=tmp_path), 2, *parts)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_solver_is_answered_with_the_list(flags):
+    assert_one_sentence(call(*flags, "--solver", "dopri6"), 2, "dopri6", "dopri5", "rk4")
+
+
+def test_fixed_step_solver_without_a_step(flags):
+    assert_one_sentence(call(*flags, "--solver", "rk4"), 2, "--step-size")
+
+
+def test_truncated_idx(flags, image_folder, tmp_path):
+    for path in image_folder.iterdir():
+        content = path.read_bytes()
+        short = "t10k-images" in path.name
+        (tmp_path / path.name).write_bytes(content[:-100] if short else content)
+    done = call(*flags, "--data-dir", tmp_path, "--out", tmp_path / "run")
+    assert_one_sentence(done, 2, "t10k-images-idx3-ubyte is truncated")
+    assert not (tmp_path / "run").exists()
+
+
+def test_folder_not_writable(small, tmp_path):
+    (tmp_path / "file").write_text("")
+    # Below a regular file, because root may write into a folder of mode 0.
+    assert_one_sentence(call(*small, "--out", tmp_path / "file" / "run"), 2, "cannot be written")
+    done = call(*small, "--tfds-dir", tmp_path / "file" / "tfds")
+    assert_one_sentence(done, 2, "cannot be written", "--tfds-dir")
+
+
+def test_batch_larger_than_the_data(small):
+    assert_one_sentence(call(*small, "--batch-size", 65), 2, "65", "64 training images")
+
+
+def test_nan_loss_keeps_what_was_saved(small, tmp_path):
+    run = tmp_path / "run"
+    done = call(*small, "--lr", "1e30", "--epochs", 1, "--out", run)
+    assert_one_sentence(done, 1, "epoch 1", "last good state")
+    stopped = json.loads((run / "checkpoints" / "index.json").read_text())["stopped"]
+    assert (run / "checkpoints" / stopped).is_dir()
+
+
+def test_checkpoint_of_another_model(small, tmp_path):
+    for model in ("resnet1", "resnet2"):
+        flags = [*small, "--model", model, "--epochs", 1, "--out", tmp_path / model]
+        assert call(*flags).returncode == 0
+    checkpoint = "checkpoints/epoch-0001"
+    (tmp_path / "resnet1" / checkpoint).rename(tmp_path / "aside")
+    (tmp_path / "resnet2" / checkpoint).rename(tmp_path / "resnet1" / checkpoint)
+    done = call("--evaluate", tmp_path / "resnet1")
+    assert_one_sentence(done, 2, "does not fit this run")
+
+
+def wait_for(condition, process, seconds=60):
+    began = time.perf_counter()
+    while not condition():
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.perf_counter() - began < seconds
+        time.sleep(0.002)
+
+
+def last_state(run):
+    index = json.loads((run / "checkpoints" / "index.json").read_text())
+    folder = run / "checkpoints" / index["last"]
+    return index["epoch"], folder
+
+
+def test_resume_after_kill_is_bit_identical_in_torch(small, tmp_path):
+    torch = pytest.importorskip("torch")
+    flags = [*small, "--epochs", 6, "--augment"]
+    assert call(*flags, "--out", tmp_path / "whole").returncode == 0
+    broken = tmp_path / "broken"
+    process = start(*flags, "--out", broken)
+    index = broken / "checkpoints" / "index.json"
+    wait_for(lambda: index.exists() and json.loads(index.read_text())["epoch"] >= 2, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert last_state(broken)[0] < 6
+    done = call("--resume", broken)
+    assert done.returncode == 0, done.stderr
+    states = []
+    for run in (tmp_path / "whole", broken):
+        epoch, folder = last_state(run)
+        assert epoch == 6
+        states.append(torch.load(folder / "state.pt", weights_only=True))
+    assert states[0].keys() == states[1].keys()
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name
+
+
+def test_a_run_in_progress_is_locked(small, tmp_path):
+    run = tmp_path / "run"
+    process = start(*small, "--epochs", 1000, "--out", run)
+    try:
+        wait_for((run / "checkpoints" / "index.json").exists, process)
+        assert_one_sentence(call("--resume", run), 2, f"in use by process {process.pid}")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_interrupt_keeps_finished_epochs(small, tmp_path):
+    run = tmp_path / "run"
+    process = start(*small, "--epochs", 1000, "--out", run)
+    wait_for((run / "checkpoints" / "index.json").exists, process)
+    process.send_signal(signal.SIGINT)
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "--resume" in message
+    assert "Traceback" not in message
+    epoch, folder = last_state(run)
+    assert epoch >= 1
+    assert folder.is_dir()
