@@ -27,7 +27,8 @@ def plot_curves(rows: Sequence[dict[str, Any]], title: str, path: Path) -> None:
     epochs = [row["epoch"] for row in rows]
     _line(axes[0], epochs, [row["train_loss"] for row in rows], "train", BLUE)
     _line(axes[0], epochs, [row["test_loss"] for row in rows], "test", ORANGE)
-    axes[0].set(title="Loss", ylabel="mean cross-entropy (nats)", yscale="log")
+    axes[0].set(title="Loss", ylabel="mean cross-entropy (nats)")
+    axes[0].set_ylim(bottom=0)
     axes[0].legend(frameon=False)
     _line(axes[1], epochs, [row["test_error"] for row in rows], "test", ORANGE)
     axes[1].set(title="Test error", ylabel="images classified wrongly (%)")
@@ -35,7 +36,7 @@ def plot_curves(rows: Sequence[dict[str, Any]], title: str, path: Path) -> None:
     if with_nfe:
         _line(axes[2], epochs, [row["nfe_forward"] for row in rows], "forward", BLUE)
         _line(axes[2], epochs, [row["nfe_backward"] for row in rows], "backward", ORANGE)
-        axes[2].set(title="NFE", ylabel="vector field evaluations per training step")
+        axes[2].set(title="Vector field evaluations (NFE)", ylabel="evaluations per training step")
         axes[2].set_ylim(bottom=0)
         axes[2].legend(frameon=False)
     figure.suptitle(title, fontsize=9)
