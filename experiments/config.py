@@ -22,8 +22,8 @@ from tyro.conf import arg
 EXAMPLES = """examples:
   python experiments/mnist.py --framework jax
       ODE-Net on the MNIST images at hand, a few minutes on two cores
-  python experiments/mnist.py --model resnet6 --epochs 160 --lr-schedule steps --augment
-      the paper's training of ResNet-6
+  python experiments/mnist.py --epochs 160 --batch-size 128 --lr-schedule steps --augment
+      the paper's training, on full MNIST where it is there or can be downloaded
   python experiments/mnist.py --resume runs/mnist-odenet-jax-seed0-20250131-120000
       go on with a run that was stopped
 """
@@ -99,8 +99,8 @@ class Training:
     """Momentum of sgd."""
     epochs: Annotated[int, arg(metavar="N")] = 5
     """Passes over the training images; the paper has 160."""
-    batch_size: Annotated[int, arg(metavar="N")] = 128
-    """Images per step; an epoch's incomplete last batch is left out."""
+    batch_size: Annotated[int, arg(metavar="N")] = 32
+    """Images per step; an epoch's incomplete last batch is left out. The paper has 128."""
     lr: Annotated[
         float | None,
         arg(metavar="RATE", help_behavior_hint="(default: 0.1 for sgd, 1e-3 for adam)"),

@@ -1,12 +1,15 @@
 """The job with a small learner in place of a framework's: what is written, printed and resumed."""
 
+import io
 import json
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from experiments import mnist, plots, results, training
 from experiments.config import parse
+from experiments.progress import TrainingProgress
 from experiments.resolve import resolve
 from experiments.training import scheduled_rate, steady_seconds
 
@@ -189,6 +192,17 @@ def test_a_failed_step_ends_the_run_and_keeps_the_last_good_state(
     assert read_json(run / "summary.json")["failed"] in message
     assert len(rows(run)) == 1
     assert (run / "curves.png").exists()
+
+
+def test_a_terminal_gets_a_bar_with_loss_accuracy_nfe_and_time_left():
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=150)
+    metrics = {"loss": 0.123, "accuracy": 0.875, "nfe_forward": 20.0, "nfe_backward": 14.0}
+    with TrainingProgress(epochs=2, done=0, steps_per_epoch=2, console=terminal) as bar:
+        bar.step(1, metrics)
+        bar._bar.refresh()
+    shown = terminal.file.getvalue()
+    for text in ("epoch 1/2", "loss 0.123", "accuracy 87.5%", "NFE 20+14", "left"):
+        assert text in shown
 
 
 def test_time_per_epoch_is_without_compilation():
