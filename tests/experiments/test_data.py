@@ -338,8 +338,13 @@ def test_random_crop_is_a_window_of_the_padded_image():
     assert len(shifts) > 56
 
 
-def test_test_batches_are_all_images_in_order():
-    dataset = make_dataset(1)
-    batches = list(dataset.test_batches(4))
-    assert [len(labels) for _, labels in batches] == [4, 4, 2]
+@pytest.mark.parametrize(
+    ("batch_size", "sizes"),
+    [(4, [4, 4, 2]), (6, [5, 5]), (7, [5, 5]), (9, [5, 5]), (11, [10]), (3, [2] * 5)],
+)
+def test_test_batches_are_all_images_in_order(batch_size, sizes):
+    dataset = make_dataset(1)  # and 10 test images
+    batches = list(dataset.test_batches(batch_size))
+    assert [len(labels) for _, labels in batches] == sizes
     assert (np.concatenate([images for images, _ in batches]) == dataset.test_images).all()
+    assert (np.concatenate([labels for _, labels in batches]) == dataset.test_labels).all()
