@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-Images = Float[Tensor, "batch channels height width"]
+Images = Float[Tensor, "batch 1 28 28"]
 State = Float[Tensor, "batch channels height width"]
 
 
@@ -90,14 +90,14 @@ class ConvDownsample(nn.Module):
         self.conv3 = nn.Conv2d(channels, channels, 4, stride=2, padding=1)
 
     def forward(self, x: Images) -> State:
-        """[batch, 1, 28, 28] to [batch, channels, 6, 6]."""
+        """Features [batch, channels, 6, 6]."""
         out = torch.relu(self.norm1(self.conv1(x)))
         out = torch.relu(self.norm2(self.conv2(out)))
         return self.conv3(out)
 
 
 class ResidualDownsample(nn.Module):
-    """28x28 images to 7x7 states, as in the paper's text: a 3x3 convolution, two residual blocks."""
+    """28x28 images to 7x7 states by a 3x3 convolution, two residual blocks (the paper's text)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class ResidualDownsample(nn.Module):
         self.block2 = ResidualBlock(channels, stride=2)
 
     def forward(self, x: Images) -> State:
-        """[batch, 1, 28, 28] to [batch, channels, 7, 7]."""
+        """Features [batch, channels, 7, 7]."""
         return self.block2(self.block1(self.conv1(x)))
 
 

@@ -20,8 +20,13 @@ What torchdiffeq 0.2.5 does, and what is made of it here:
   dtype of the state.
 - The adjoint's options are taken before decreasing times are negated, so that `step_t` has the
   wrong sign in the backward solve of a decreasing ts. Here they are passed apart.
-- Adams coefficients assume equal steps: with unequal intervals in ts they lose order. The order
-  rises with the history from 4 (third step) to at most 12; the first two steps are Runge-Kutta.
+- Adams coefficients assume equal steps: where intervals of ts are cut into different steps the
+  order is lost, and `direct` gradients of times inside ts (exact for the computed states) are first
+  order. The first two steps are Runge-Kutta; then the order rises with the history, from 3 to 11
+  (explicit) or from 4 to 12 (implicit). Explicit Adams of order 11 is stable for h |df/dy| < 0.003
+  only: on y' = -10 y in [0, 1] its error is 1e15 in 40 steps and 5e62 in 320.
+- adaptive_heun takes the derivative at its Euler predictor for that at the new state, and so needs
+  one evaluation a step, not two.
 """
 
 from __future__ import annotations
@@ -147,7 +152,7 @@ class _Watched:
 
     def callback_step(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
         self._check_step(t, (y,), dt)
-        if self.solver in FIXED_STEP:
+        if self.solver in FIXED_STEP and self.now is self.forward:
             self._accept(t, y, dt)
 
     def callback_step_adjoint(self, t: Tensor, y: tuple[Tensor, ...], dt: Tensor) -> None:
@@ -182,8 +187,8 @@ class _Watched:
         """The sentence for a solve that stops at t with the step dt."""
         which = "solve" if self.now is self.forward else "backward (adjoint) solve"
         return SolveError(
-            f"{self.solver}'s {which} stopped at t = {float(t):.6g} with step size "
-            f"{abs(float(dt)):.3g} after {self.now.nfe} evaluations of the vector field: {reason}; "
+            f"{self.solver}'s {which} stopped at t = {t.item():.6g} with step size "
+            f"{abs(dt.item()):.3g} after {self.now.nfe} evaluations of the vector field: {reason}; "
             f"{remedy}"
         )
 
@@ -287,8 +292,7 @@ def solve(
                 atol=atol,
                 method=solver,
                 options=_options(solver, ts, step_size),
-                # In the backward solve torchdiffeq's time always increases with the forward time.
-                adjoint_options=_options(solver, watched.direction * ts, step_size),
+                adjoint_options=_adjoint_options(ts, step_size),
                 adjoint_params=theta,
             )
         else:
@@ -328,6 +332,14 @@ def _options(solver: str, ts: Tensor, step_size: float | None) -> dict[str, Any]
         return {"grid_constructor": lambda field, y0, t: fixed_grid(t, step_size)}
     landings = ts[1:] if solver in POOR_INTERPOLANT else ts[-1:]
     return {"step_t": landings.detach()}
+
+
+def _adjoint_options(ts: Tensor, step_size: float | None) -> dict[str, Any]:
+    if step_size is not None:
+        return {"grid_constructor": lambda field, y0, t: fixed_grid(t, step_size)}
+    # One backward solve an interval, each of which lands on its end. torchdiffeq has by then turned
+    # decreasing times into increasing ones by their sign.
+    return {"step_t": ts.detach() if ts[-1] > ts[0] else -ts.detach()}
 
 
 def _step_by_step(watched: _Watched, step_size: float) -> Field:
