@@ -90,12 +90,12 @@ class GroupNorm(nnx.Module):
         """Normalise `x` over space and the channels of each group."""
         height, width, batch, channels = x.shape
         members = channels // self.groups
-        blocks = np.kron(np.eye(self.groups), np.ones((members, members)))
-        blocks = jnp.asarray(blocks / (height * width * members), x.dtype)
+        same_group = np.kron(np.eye(self.groups), np.ones((members, members)))
+        average = jnp.asarray(same_group / (height * width * members), x.dtype)
         ones = jnp.ones(height * width, x.dtype)
 
         def mean(a: Image) -> Float[Array, "batch channels"]:
-            return (ones @ a.reshape(height * width, -1)).reshape(batch, channels) @ blocks
+            return (ones @ a.reshape(height * width, -1)).reshape(batch, channels) @ average
 
         centred = x - mean(x)
         variance = mean(centred * centred)

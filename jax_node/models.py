@@ -11,7 +11,7 @@ the vector field goes into diffrax without a wrapper.
 
 import re
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -97,7 +97,11 @@ def build(
     """
     if downsampling not in DOWNSAMPLING:
         raise ValueError(f"unknown downsampling {downsampling!r}: choose conv or residual")
-    options = {"final_relu": final_relu, "downsampling": downsampling, "rngs": nnx.Rngs(seed)}
+    options: dict[str, Any] = {
+        "final_relu": final_relu,
+        "downsampling": downsampling,
+        "rngs": nnx.Rngs(seed),
+    }
     model: ResNet | ODENet
     if match := re.fullmatch(r"resnet([1-9]\d*)", name):
         model = ResNet(int(match[1]), **options)

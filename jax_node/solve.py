@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from jax_node import runge_kutta
 from jax_node.adjoint import Augmented, Field, Forward, solve_by_adjoint
 from jax_node.rk4 import RK4
+from jax_node.step_size import FixedStep, first_step
 
 _ADAPTIVE: dict[str, Callable[[], diffrax.AbstractSolver]] = {
     "dopri5": diffrax.Dopri5,
@@ -103,9 +105,10 @@ def solve(
         ts: observation times, strictly increasing or decreasing, at least two.
         args: parameters of the field.
         solver: a name in `SOLVERS`.
-        adjoint: `checkpoint` (discretise-then-optimise, recursive checkpointing, which keeps
-            about `sqrt(2 max_steps)` states), `direct` (the same, keeping all `max_steps`), or
-            `adjoint` (optimise-then-discretise, keeping only the observed states).
+        adjoint: `direct` (discretise-then-optimise, keeping the state at every step, room for
+            `max_steps` of them), `checkpoint` (the same by diffrax's recursive checkpointing,
+            which keeps about `sqrt(2 max_steps)` states), or `adjoint` (optimise-then-discretise,
+            keeping only the observed states).
         rtol: relative tolerance of an adaptive step; the norm is the RMS over the whole state.
         atol: absolute tolerance.
         step_size: step size of the solvers in `FIXED_STEP`.
@@ -123,19 +126,25 @@ def solve(
     if backward is None:
         backward = jnp.zeros(2)
     ts = jnp.asarray(ts, jnp.result_type(*jax.tree.leaves(y0)))
+    method = (_ADAPTIVE | _FIXED)[solver]()
+    by_steps = adjoint == "direct" and runge_kutta.supports(method)
     integrate = functools.partial(
         _integrate,
-        solver=(_ADAPTIVE | _FIXED)[solver](),
+        solver=method,
         rtol=rtol,
         atol=atol,
         step_size=step_size,
         max_steps=max_steps,
         diffrax_adjoint=(
-            diffrax.DirectAdjoint() if adjoint == "direct" else diffrax.RecursiveCheckpointAdjoint()
+            diffrax.DirectAdjoint()
+            if adjoint == "direct" and not by_steps
+            else diffrax.RecursiveCheckpointAdjoint()
         ),
     )
     if adjoint == "adjoint":
         out = solve_by_adjoint(field, integrate, y0, ts, args, backward)
+    elif by_steps:
+        out = runge_kutta.solve_by_steps(field, method, integrate, y0, ts, args, backward)
     else:
         counted = lambda t, y, args: field(t, _count_backward(y, args[1]), args[0])
         out = integrate(counted, y0, ts, (args, backward))
@@ -153,19 +162,35 @@ _count_backward.defvjp(lambda y, _: (y, None), lambda _, g: (g, jnp.array([1.0, 
 
 
 def _integrate(
-    field, y0, ts, args, *, solver, rtol, atol, step_size, max_steps, diffrax_adjoint
-) -> Forward:
-    forwards = ts[-1] > ts[0]
+    field,
+    y0,
+    ts,
+    args,
+    *,
+    solver,
+    rtol,
+    atol,
+    step_size,
+    max_steps,
+    diffrax_adjoint,
+    keep_steps=False,
+):
+    """Solve with diffrax: a `Forward`; with `keep_steps`, also `(times, states)` of all steps."""
+    controller: diffrax.AbstractStepSizeController
     if step_size is None:
-        dt0 = None
+        order = solver.order(diffrax.ODETerm(field))
+        dt0 = first_step(
+            field, ts[0], ts[-1], y0, args, order=order, rtol=rtol, atol=atol, norm=_norm
+        )
         smallest = 4 * jnp.finfo(ts.dtype).eps * jnp.max(jnp.abs(ts))
         controller = diffrax.PIDController(
             rtol, atol, norm=_norm, dtmin=smallest, force_dtmin=False
         )
     else:
-        dt0 = jnp.where(forwards, step_size, -step_size).astype(ts.dtype)
-        controller = diffrax.ConstantStepSize()
+        dt0 = jnp.copysign(jnp.asarray(step_size, ts.dtype), ts[-1] - ts[0])
+        controller = FixedStep()
     between = diffrax.SubSaveAt(ts=ts[1:-1]) if len(ts) > 2 else None
+    steps = diffrax.SubSaveAt(t0=True, steps=True) if keep_steps else None
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(field),
         solver,
@@ -174,14 +199,14 @@ def _integrate(
         dt0,
         y0,
         args,
-        saveat=diffrax.SaveAt(subs=(between, diffrax.SubSaveAt(t1=True))),
+        saveat=diffrax.SaveAt(subs=(between, diffrax.SubSaveAt(t1=True), steps)),
         stepsize_controller=controller,
         adjoint=diffrax_adjoint,
         max_steps=max_steps,
         throw=False,
     )
     first = jax.tree.map(lambda leaf: leaf[None], y0)
-    parts = [first, *(ys for ys in solution.ys if ys is not None)]
+    parts = [first, *(ys for ys in solution.ys[:2] if ys is not None)]
     ys = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
     finite = jax.tree.map(lambda leaf: jnp.all(jnp.isfinite(leaf[-1])), ys)
     start, per_step = _evaluations(solver, adaptive=step_size is None)
@@ -194,7 +219,8 @@ def _integrate(
             jnp.logical_and, finite, solution.result == diffrax.RESULTS.successful
         ),
     }
-    return Forward(ys, jax.lax.stop_gradient(stats))
+    out = Forward(ys, jax.lax.stop_gradient(stats))
+    return (out, (solution.ts[2], solution.ys[2])) if keep_steps else out
 
 
 def _norm(state: PyTree) -> Float[Array, ""]:
@@ -214,8 +240,5 @@ def _norm(state: PyTree) -> Float[Array, ""]:
 
 def _evaluations(solver: diffrax.AbstractSolver, *, adaptive: bool) -> tuple[int, int]:
     """Evaluations at the start (two choose the first step size) and per attempted step."""
-    start = 2 * adaptive
-    if isinstance(solver, diffrax.Euler):
-        return start, 1
-    tableau = solver.tableau
-    return (start + 1, len(tableau.c)) if tableau.fsal else (start, len(tableau.c) + 1)
+    reused = isinstance(solver, diffrax.AbstractERK) and solver.tableau.fsal  # type: ignore
+    return 2 * adaptive + reused, runge_kutta.stages(solver) - reused

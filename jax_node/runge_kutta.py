@@ -1,0 +1,179 @@
+"""Discretise-then-optimise through the accepted steps of an explicit Runge-Kutta solve.
+
+diffrax solves; this file only differentiates. The solve keeps the state at the start of every
+accepted step, and the gradient goes back over the steps: each is computed again with its stages,
+differentiated, and its stages forgotten. That is one evaluation of the vector field and one
+vector-Jacobian product per stage, the least that is possible without keeping the inside of the
+vector field. (diffrax's own checkpointing evaluates every stage twice: once for its loop over
+steps, once for its loop over stages.) Step sizes are taken as given, as diffrax and torchdiffeq do.
+"""
+
+from collections.abc import Callable
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from jax_node.adjoint import Field, Forward
+
+Scalar = Float[Array, ""]
+
+
+def supports(solver: diffrax.AbstractSolver) -> bool:
+    """Whether `solver` is an explicit Runge-Kutta method."""
+    return isinstance(solver, diffrax.AbstractERK | diffrax.Euler)
+
+
+def solve_by_steps(
+    field: Field,
+    solver: diffrax.AbstractSolver,
+    integrate: Callable[..., Forward],
+    y0: PyTree,
+    ts: Float[Array, " times"],
+    args: PyTree,
+    backward: Float[Array, "2"],
+) -> Forward:
+    """`integrate(field, y0, ts, args)`, with gradients for `y0`, `ts` and `args`.
+
+    Memory is one state per step, for `max_steps` steps. `backward` is as in
+    `adjoint.solve_by_adjoint`. `field` must take all that is differentiated through `args`.
+    """
+    return _solve(field, solver, integrate, y0, ts, args, backward)
+
+
+def _primal(field, solver, integrate, y0, ts, args, backward):
+    del solver, backward
+    return integrate(field, y0, ts, args)
+
+
+_solve = jax.custom_vjp(_primal, nondiff_argnums=(0, 1, 2))
+
+
+def _forward(field, solver, integrate, y0, ts, args, backward):
+    del solver, backward
+    out, steps = integrate(field, y0, ts, args, keep_steps=True)
+    return out, (steps, out.stats["accepted"], ts, args)
+
+
+def _backward(field, solver, integrate, residuals, cotangents):
+    del integrate
+    (step_ts, step_ys), n_steps, ts, args = residuals
+    at = lambda tree, i: jax.tree.map(lambda leaf: leaf[i], tree)
+    add = lambda left, right: jax.tree.map(jnp.add, left, right)
+    observed = cotangents.ys
+    last = len(ts) - 1
+    forwards = ts[-1] > ts[0]
+    dense = last > 1  # are there observations inside steps?
+
+    def body(carry):
+        n, j, a, p, dts = carry
+        start = jnp.where(n == 0, ts[0], step_ts[n])
+        end = jnp.where(n == n_steps - 1, ts[-1], step_ts[n + 1])
+        (y1, ks), pull = jax.vjp(
+            lambda t0, t1, y0, args: step(field, solver, t0, t1, y0, args, last_stage=dense),
+            start,
+            end,
+            at(step_ys, n),
+            args,
+        )
+        dt0 = dt1 = jnp.zeros_like(ts[0])
+        dy0, dks = jax.tree.map(jnp.zeros_like, (y1, ks))
+        if dense:
+
+            def inside(carry):
+                j, *_ = carry
+                return (j > 0) & jnp.where(forwards, ts[j] > start, ts[j] < start)
+
+            def observe(carry):
+                j, grown, dts = carry
+                evaluate = lambda t0, t1, y0, y1, ks, t: interpolate(
+                    solver, t0, t1, y0, y1, ks
+                ).evaluate(t)
+                _, pull = jax.vjp(evaluate, start, end, at(step_ys, n), y1, ks, ts[j])
+                *more, dt = pull(at(observed, j))
+                return j - 1, add(grown, tuple(more)), dts.at[j].add(dt)
+
+            j, (dt0, dt1, dy0, a, dks), dts = jax.lax.while_loop(
+                inside, observe, (j, (dt0, dt1, dy0, a, dks), dts)
+            )
+        start_more, end_more, y0_more, p_more = pull((a, dks))
+        # Step times move with t0, except the end, which is t1.
+        dt0, dt1 = dt0 + start_more, dt1 + end_more
+        dts = dts.at[0].add(dt0).at[jnp.where(n == n_steps - 1, last, 0)].add(dt1)
+        return n - 1, j, add(dy0, y0_more), add(p, p_more), dts
+
+    a = at(observed, last)
+    p = jax.tree.map(jnp.zeros_like, args)
+    _, _, a, p, dts = jax.lax.while_loop(
+        lambda carry: carry[0] >= 0, body, (n_steps - 1, last - 1, a, p, jnp.zeros_like(ts))
+    )
+    evaluations = n_steps * stages(solver, last_stage=dense)
+    counts = jnp.stack([evaluations.astype(float), jnp.zeros(())])
+    return add(a, at(observed, 0)), dts, p, counts
+
+
+_solve.defvjp(_forward, _backward)
+
+
+def _tableau(solver: diffrax.AbstractSolver) -> tuple[np.ndarray, tuple, np.ndarray, bool]:
+    """Nodes and rows of the stages after the first, weights, and first-same-as-last."""
+    if isinstance(solver, diffrax.Euler):
+        return np.zeros(0), (), np.ones(1), False
+    assert isinstance(solver, diffrax.AbstractERK)
+    tableau = solver.tableau
+    assert isinstance(tableau, diffrax.ButcherTableau)
+    return tableau.c, tableau.a_lower, tableau.b_sol, tableau.fsal
+
+
+def stages(solver: diffrax.AbstractSolver, *, last_stage: bool = True) -> int:
+    """Evaluations of the vector field in one step of `step`."""
+    nodes, _, _, fsal = _tableau(solver)
+    return len(nodes) + 1 - (fsal and not last_stage)
+
+
+def step(
+    field: Field,
+    solver: diffrax.AbstractSolver,
+    t0: Scalar,
+    t1: Scalar,
+    y0: PyTree,
+    args: PyTree,
+    *,
+    last_stage: bool,
+) -> tuple[PyTree, PyTree]:
+    """One step: `k_i = h f(t0 + c_i h, y0 + sum_j a_ij k_j)`, `y1 = y0 + sum_i b_i k_i`.
+
+    Hairer, Norsett and Wanner, *Solving ODEs I*, equation II.1.8. Without `last_stage` the last
+    stage of a first-same-as-last method is left out: it enters interpolation only.
+
+    Returns:
+        `y1`, and the `k_i` stacked along a new leading axis.
+    """
+    nodes, rows, weights, _ = _tableau(solver)
+    h = t1 - t0
+    scaled = lambda t, y: jax.tree.map(lambda f: h * f, field(t, y, args))
+    ks = [scaled(t0, y0)]
+    for node, row in list(zip(nodes, rows, strict=True))[
+        : stages(solver, last_stage=last_stage) - 1
+    ]:
+        ks.append(scaled(t0 + node * h, _combine(y0, row, ks)))
+    return _combine(y0, weights, ks), jax.tree.map(lambda *leaves: jnp.stack(leaves), *ks)
+
+
+def _combine(y0: PyTree, coefficients: np.ndarray, ks: list[PyTree]) -> PyTree:
+    terms = [(float(c), k) for c, k in zip(coefficients, ks, strict=False) if c != 0]
+    return jax.tree.map(
+        lambda y, *k: y + sum(c * leaf for (c, _), leaf in zip(terms, k, strict=True)),
+        y0,
+        *(k for _, k in terms),
+    )
+
+
+def interpolate(
+    solver: diffrax.AbstractSolver, t0: Scalar, t1: Scalar, y0: PyTree, y1: PyTree, ks: PyTree
+) -> diffrax.AbstractLocalInterpolation:
+    """The solver's own polynomial through one step."""
+    stages = {} if isinstance(solver, diffrax.Euler) else {"k": ks}
+    return solver.interpolation_cls(t0=t0, t1=t1, y0=y0, y1=y1, **stages)

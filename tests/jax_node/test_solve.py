@@ -1,0 +1,164 @@
+"""Every solver and every gradient on a problem with a known solution, in float64."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_node.solve import ADJOINTS, FIXED_STEP, SOLVERS, SolveError, check, solve
+
+Y0 = 0.1
+ORDERS = {"euler": 1, "midpoint": 2, "rk4": 4}
+ADAPTIVE = tuple(name for name in SOLVERS if name not in FIXED_STEP)
+
+
+def logistic(t, y, rate):
+    """y' = rate y (1 - y) cos t: nonlinear, and explicit in time."""
+    return rate * y * (1 - y) * jnp.cos(t)
+
+
+def exact(t, rate=2.0):
+    return 1 / (1 + (1 / Y0 - 1) * jnp.exp(-rate * jnp.sin(t)))
+
+
+def run(solver, ts=(0.0, 2.0), field=logistic, **options):
+    return solve(field, jnp.array([Y0]), jnp.array(ts), jnp.array(2.0), solver=solver, **options)
+
+
+@pytest.mark.parametrize("solver", [s for s in FIXED_STEP if s in ORDERS])
+def test_observed_order(solver):
+    errors = [
+        abs(float(run(solver, step_size=2 / n).check().ys[-1, 0] - exact(2.0))) for n in (80, 160)
+    ]
+    # error = C h^p (1 + O(h)): over a halving the slope is p + O(h), here within 0.3 at h = 1/40.
+    assert abs(math.log2(errors[0] / errors[1]) - ORDERS[solver]) < 0.3
+
+
+@pytest.mark.parametrize("solver", ADAPTIVE)
+def test_error_follows_tolerance(solver):
+    tolerances = np.array([1e-5, 1e-8])
+    errors = [
+        float(jnp.abs(run(solver, rtol=tol, atol=tol).check().ys[-1, 0] - exact(2.0)))
+        for tol in tolerances
+    ]
+    # Local errors are held below tol; over a few dozen stable steps they add up to at most 30 tol.
+    assert np.all(errors < 30 * tolerances)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_nfe_are_those_really_made(solver):
+    calls = []
+
+    def counting(t, y, rate):
+        count = lambda y: (calls.append(1), np.zeros_like(y))[1]
+        return logistic(t, y, rate) + jax.pure_callback(count, y, y)
+
+    step_size = 0.25 if solver in FIXED_STEP else None
+    solution = run(solver, field=counting, step_size=step_size, rtol=1e-4, atol=1e-4).check()
+    assert int(solution.nfe) == len(calls)
+
+
+@pytest.mark.parametrize("adjoint", ["direct", "adjoint"])
+@pytest.mark.parametrize("solver", ["dopri5", "rk4"])
+def test_backward_nfe_are_those_really_made(solver, adjoint):
+    calls = []
+
+    def counting(t, y, rate):
+        jax.debug.callback(lambda: calls.append(1))
+        return logistic(t, y, rate)
+
+    def loss(rate, backward):
+        solution = solve(
+            counting, jnp.array([Y0]), jnp.array([0.0, 1.0, 2.0]), rate, solver=solver,
+            adjoint=adjoint, step_size=0.25 if solver in FIXED_STEP else None, backward=backward,
+            max_steps=64,
+        )  # fmt: skip
+        return jnp.sum(solution.ys**2), solution.nfe
+
+    gradient = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
+    (_, backward), forward = gradient(jnp.array(2.0), jnp.zeros(2))
+    jax.effects_barrier()
+    assert int(backward[0]) == len(calls) - int(forward)
+
+
+@pytest.mark.parametrize("adjoint", ADJOINTS)
+@pytest.mark.parametrize(
+    ("solver", "backwards"),
+    [("dopri5", False), ("dopri5", True), ("tsit5", False), ("rk4", True), ("euler", False)],
+)
+def test_gradients_in_everything(solver, adjoint, backwards):
+    """For y0, all times and the parameter, against derivatives of the known solution."""
+    ts = jnp.array([2.0, 1.3, 0.4, 0.0] if backwards else [0.0, 0.4, 1.3, 2.0])
+    step_size = {"euler": 1e-3, "rk4": 0.02}.get(solver)
+    options = {"step_size": step_size, "rtol": 1e-8, "atol": 1e-8, "max_steps": 2048}
+
+    def loss(y0, ts, rate):
+        return weigh(solve(logistic, y0, ts, rate, solver=solver, adjoint=adjoint, **options).ys)
+
+    def exact_loss(y0, ts, rate):
+        start = (1 / y0 - 1) * jnp.exp(rate * jnp.sin(ts[0]))
+        return weigh(1 / (1 + start * jnp.exp(-rate * jnp.sin(ts[:, None]))))
+
+    weigh = lambda ys: jnp.sum(ys[:, 0] ** 2 * jnp.arange(1.0, 5.0))
+    at = jnp.array([Y0 if not backwards else 0.4]), ts, jnp.array(2.0)
+    dy0, dts, drate = jax.jit(jax.grad(loss, (0, 1, 2)))(*at)
+    exact_dy0, exact_dts, exact_drate = jax.grad(exact_loss, (0, 1, 2))(*at)
+    # C h^p with C < 20 on this problem; adaptive: < 100 local errors of tol, relative where the
+    # derivative is large (17 in y0: the flow enlarges the errors as it does y0).
+    bound = 20 * step_size ** ORDERS[solver] if step_size else 1e-6
+    np.testing.assert_allclose(dy0, exact_dy0, atol=bound, rtol=bound)
+    np.testing.assert_allclose(drate, exact_drate, atol=bound, rtol=bound)
+    # d/dt of the interpolant: order 1 for Euler's line, 2 for the cubic through rk4's stages; for
+    # dopri5 and tsit5 order 4 of the local step, which is tol^(4/5) = 4e-7 times a constant.
+    bound = {"euler": 20 * 1e-3, "rk4": 20 * 0.02**2}.get(solver, 1e-5)
+    np.testing.assert_allclose(dts, exact_dts, atol=bound)
+
+
+@pytest.mark.parametrize("solver", ["dopri5", "euler"])
+def test_direct_and_checkpoint_are_the_same_gradient(solver):
+    """Both differentiate the same discretisation, so they differ by rounding only."""
+    ts = jnp.array([0.0, 0.37, 1.1, 2.0])
+    step_size = 0.3 if solver in FIXED_STEP else None
+
+    def loss(y0, ts, rate, adjoint):
+        options = {"step_size": step_size, "max_steps": 64, "adjoint": adjoint}
+        return jnp.sum(jnp.sin(3 * solve(logistic, y0, ts, rate, solver=solver, **options).ys))
+
+    at = jnp.array([Y0, 0.3]), ts, jnp.array(2.0)
+    gradient = jax.jit(jax.grad(loss, (0, 1, 2)), static_argnums=3)
+    for a, b in zip(gradient(*at, "direct"), gradient(*at, "checkpoint"), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-13)
+
+
+def test_any_pytree_and_dtype():
+    field = lambda t, y, args: {"a": -y["a"], "b": y["a"][0] * y["b"]}
+    y0 = {"a": jnp.ones(2, jnp.float32), "b": jnp.ones((2, 3), jnp.float32)}
+    solution = solve(field, y0, jnp.array([0.0, 1.0]), solver="tsit5").check()
+    assert solution.ys["b"].shape == (2, 2, 3)
+    assert solution.ys["a"].dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    ("field", "why"),
+    [
+        (lambda t, y, _: y**2 * 100, "blows up at t = 0.1"),
+        (lambda t, y, _: y + jnp.where(t > 0.5, jnp.nan, 0.0), "not a number after t = 0.5"),
+        (lambda t, y, _: -1e9 * (y - jnp.cos(t)), "stiff"),
+    ],
+)
+def test_a_failed_solve_says_where(field, why):
+    with pytest.raises(SolveError, match=r"stopped at t = .* steps .* NFE .*--max-steps"):
+        run("dopri5", field=field, max_steps=200).check()
+
+
+def test_names_and_step_sizes_are_checked():
+    with pytest.raises(ValueError, match="dopri5, dopri8, tsit5"):
+        check("rk45", "direct", None)
+    with pytest.raises(ValueError, match="checkpoint, direct, adjoint"):
+        check("dopri5", "backprop", None)
+    with pytest.raises(ValueError, match="--step-size"):
+        check("euler", "direct", None)
+    with pytest.raises(ValueError, match="leave out --step-size"):
+        check("dopri5", "direct", 0.1)
