@@ -8,7 +8,7 @@ storing what the solver did on its way forward. The paper's symbols are kept:
     a_theta(t)  the adjoint of the parameters, eq. 48  (theta seen as a state that stands still)
     a_t(t)      the adjoint of time, eq. 48            (t seen as a state that moves at speed 1)
 
-The solver is Euler's method, so that nothing is hidden; `euler` is nine lines. Everything else is
+The solver is Euler's method, so that nothing is hidden; `euler` is six lines. Everything else is
 `EulerAdjoint.backward`.
 
 What to expect of the gradients: they solve a *differential equation* for the gradient with Euler's

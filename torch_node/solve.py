@@ -32,9 +32,7 @@ What torchdiffeq 0.2.5 does, and what is made of it here:
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,18 +43,14 @@ from torch import Tensor, nn
 
 from torch_node import adjoint as by_hand
 from torch_node.adjoint import step_count
+from torch_node.watch import Field, Pass, Watched, counting_nonconvergence
+from torch_node.watch import SolveError as SolveError
 
 ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun")
 FIXED_STEP = ("euler", "midpoint", "rk4", "explicit_adams", "implicit_adams")
 SOLVERS = ADAPTIVE + FIXED_STEP
 ADJOINTS = ("direct", "adjoint", "handwritten")
 POOR_INTERPOLANT = ("dopri8", "bosh3")
-
-Field = Callable[[Tensor, Tensor], Tensor]
-
-
-class SolveError(RuntimeError):
-    """A solve that cannot go on; says how far it got and what to try."""
 
 
 def check(solver: str, adjoint: str, step_size: float | None) -> None:
@@ -104,7 +98,7 @@ class Solution:
     rejected: int
     nonconverged: int
     step_times: list[float]
-    _backward: _Pass
+    _backward: Pass
 
     @property
     def nfe_backward(self) -> int:
@@ -113,84 +107,6 @@ class Solution:
         The adjoint's include one for each time in ts but the first, if ts requires a gradient.
         """
         return self._backward.nfe
-
-
-class _Pass:
-    """What one pass, forward or backward, has cost so far."""
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        self.nfe = self.steps = self.accepted = self.rejected = 0
-
-
-class _Watched:
-    """The user's field, counting its calls and steps; refuses a step that cannot succeed.
-
-    torchdiffeq finds the callbacks by name, and those ending in _adjoint in its backward solve.
-    """
-
-    def __init__(self, field: Field, solver: str, t0: float, t1: float, max_steps: int) -> None:
-        self.field, self.solver, self.max_steps = field, solver, max_steps
-        self.direction = 1.0 if t1 >= t0 else -1.0
-        self.step_times = [t0]
-        self.forward, self.backward = _Pass(), _Pass()
-        self.now = self.forward
-        if solver in ADAPTIVE:  # torchdiffeq warns if a solver does not know a callback
-            self.callback_accept_step = self._accept
-            self.callback_reject_step = self._reject
-
-    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
-        self.now.nfe += 1
-        return self.field(t.to(y.dtype), y)
-
-    def start_backward(self, grad: Tensor) -> None:
-        """A hook on the gradient of ys: a new backward pass begins."""
-        self.backward.reset()
-        self.now = self.backward
-
-    def callback_step(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
-        self._check_step(t, (y,), dt)
-        if self.solver in FIXED_STEP and self.now is self.forward:
-            self._accept(t, y, dt)
-
-    def callback_step_adjoint(self, t: Tensor, y: tuple[Tensor, ...], dt: Tensor) -> None:
-        self._check_step(t, y, dt)
-
-    def _accept(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
-        self.forward.accepted += 1
-        self.step_times.append(t.item() + self.direction * abs(dt.item()))
-
-    def _reject(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
-        self.forward.rejected += 1
-
-    def _check_step(self, t: Tensor, y: Sequence[Tensor], dt: Tensor) -> None:
-        if self.now.steps >= self.max_steps:
-            raise self.error(
-                t,
-                dt,
-                f"the limit of {self.max_steps} steps is reached",
-                "raise --max-steps, loosen --rtol and --atol, or enlarge --step-size",
-            )
-        self.now.steps += 1
-        if not all(part.isfinite().all() for part in y):
-            remedy = "lower the learning rate or tighten --rtol and --atol (or --step-size)"
-            raise self.error(t, dt, "the state is not finite", remedy)
-        if t + dt == t:
-            remedy = "loosen --rtol and --atol, use --precision float64, or a lower learning rate"
-            raise self.error(
-                t, dt, "the step size underflows, or the field is not finite there", remedy
-            )
-
-    def error(self, t: Tensor, dt: Tensor, reason: str, remedy: str) -> SolveError:
-        """The sentence for a solve that stops at t with the step dt."""
-        which = "solve" if self.now is self.forward else "backward (adjoint) solve"
-        return SolveError(
-            f"{self.solver}'s {which} stopped at t = {t.item():.6g} with step size "
-            f"{abs(dt.item()):.3g} after {self.now.nfe} evaluations of the vector field: {reason}; "
-            f"{remedy}"
-        )
 
 
 def fixed_grid(ts: Float[Tensor, " times"], step_size: float) -> Float[Tensor, " points"]:
@@ -205,29 +121,6 @@ def fixed_grid(ts: Float[Tensor, " times"], step_size: float) -> Float[Tensor, "
             ta + (tb - ta) * torch.arange(steps, dtype=ts.dtype, device=ts.device) / steps
         )
     return torch.cat([*pieces, ts[-1:]])
-
-
-@contextmanager
-def counting_nonconvergence(solver: str | None) -> Iterator[list[int]]:
-    """Count torchdiffeq's warnings of a corrector that did not converge, and silence them.
-
-    Yields a list whose only entry is the count, right once the block has ended. Other warnings
-    pass through. Does nothing unless the solver is implicit_adams, the only one with a corrector.
-    """
-    count = [0]
-    if solver != "implicit_adams":
-        yield count
-        return
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield count
-    for warning in caught:
-        if "iteration did not converge" in str(warning.message):
-            count[0] += 1
-        else:
-            warnings.warn_explicit(
-                warning.message, warning.category, warning.filename, warning.lineno
-            )
 
 
 def solve(
@@ -274,7 +167,7 @@ def solve(
     """
     check(solver, adjoint, step_size)
     _check_times(ts)
-    watched = _Watched(field, solver, ts[0].item(), ts[-1].item(), max_steps)
+    watched = Watched(field, solver, solver in ADAPTIVE, ts[0].item(), ts[-1].item(), max_steps)
     theta = _trainable(field, params, adjoint)
     if step_size is not None:
         _check_step_count(watched, ts, step_size)
@@ -306,13 +199,7 @@ def solve(
                 options=_options(solver, ts, step_size),
             )
     if not ys.isfinite().all():
-        last, step = ts[-1], ts.new_tensor(step_size or math.nan)
-        raise watched.error(
-            last,
-            step,
-            "the state is not finite",
-            "lower the learning rate or tighten --rtol and --atol (or --step-size)",
-        )
+        raise watched.not_finite(ts[-1], ts.new_tensor(step_size or math.nan))
     if ys.requires_grad:
         ys.register_hook(watched.start_backward)
     forward = watched.forward
@@ -342,7 +229,7 @@ def _adjoint_options(ts: Tensor, step_size: float | None) -> dict[str, Any]:
     return {"step_t": ts.detach() if ts[-1] > ts[0] else -ts.detach()}
 
 
-def _step_by_step(watched: _Watched, step_size: float) -> Field:
+def _step_by_step(watched: Watched, step_size: float) -> Field:
     """The field for adjoint.py, whose every call begins an Euler step."""
 
     def field(t: Tensor, y: Tensor) -> Tensor:
@@ -376,7 +263,7 @@ def _check_times(ts: Tensor) -> None:
         raise ValueError("ts must be strictly increasing or strictly decreasing")
 
 
-def _check_step_count(watched: _Watched, ts: Tensor, step_size: float) -> None:
+def _check_step_count(watched: Watched, ts: Tensor, step_size: float) -> None:
     times = ts.tolist()
     steps = sum(step_count(a, b, step_size) for a, b in zip(times[:-1], times[1:], strict=True))
     if steps > watched.max_steps:

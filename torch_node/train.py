@@ -17,8 +17,9 @@ from torch.nn import functional as F
 from torch_node import checkpoint, device
 from torch_node.checkpoint import CheckpointError as CheckpointError
 from torch_node.models import build
-from torch_node.solve import Solution, counting_nonconvergence
-from torch_node.solve import SolveError as SolveError
+from torch_node.solve import Solution
+from torch_node.watch import SolveError as SolveError
+from torch_node.watch import counting_nonconvergence
 
 OPTIMIZERS = ("sgd", "adam")
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}

@@ -121,6 +121,7 @@ def test_adjoint_approaches_direct_with_the_tolerance(solver):
         assert found < 100 * tol
 
 
+@pytest.mark.filterwarnings("ignore:Functional iteration")  # torchdiffeq's, in the backward solve
 @pytest.mark.parametrize("solver", FIXED_STEP)
 def test_adjoint_approaches_direct_with_the_step(solver):
     """One interval: Adams coefficients want equal steps."""
