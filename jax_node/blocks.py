@@ -15,7 +15,8 @@ from jaxtyping import Array, Float
 from jax_node import conv
 
 CHANNELS = 64
-Image = Float[Array, "height width batch channels"]
+# A layer may change height, width and channels, so only the batch is held to be the same.
+Image = Float[Array, "_height _width batch _channels"]
 
 
 def _uniform(rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: int) -> nnx.Param:
