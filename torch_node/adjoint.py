@@ -1,7 +1,8 @@
 """The adjoint sensitivity method by hand: Chen et al. (2018), appendices B and C, line by line.
 
 We want the gradients of a loss L(z(t_0), ..., z(t_N)) where dz/dt = f(z, t, theta), without
-storing what the solver did on its way forward. The paper's symbols are kept:
+storing what the solver did on its way forward. The paper's symbols are kept (equation numbers are
+those of arXiv:1806.07366v5):
 
     z(t)        the state                              zs[i]     = z(t_i)
     a(t)        the adjoint dL/dz(t), eq. 34           dL_dzs[i] = how L depends on zs[i] directly
@@ -102,11 +103,11 @@ class EulerAdjoint(torch.autograd.Function):
             with torch.enable_grad():
                 z, t = z.detach().requires_grad_(), t.detach().requires_grad_()
                 f = field(t, z)
-                # A vector-Jacobian product costs about as much as f; the Jacobian is never formed.
-                a_dfdz, a_dfdt, *a_dfdtheta = torch.autograd.grad(
+                # -a df/d(z, t, theta) as one vector-Jacobian product; no Jacobian is ever formed.
+                da_dt, da_t_dt, *da_theta_dt = torch.autograd.grad(
                     f, (z, t, *theta), grad_outputs=-a, allow_unused=True, materialize_grads=True
                 )
-            return flatten([f.detach(), a_dfdz, *a_dfdtheta, a_dfdt])
+            return flatten([f.detach(), da_dt, *da_theta_dt, da_t_dt])
 
         a = torch.zeros_like(zs[0])
         a_theta = [torch.zeros_like(p) for p in theta]  # a_theta(t_N) = 0, above eq. 51
@@ -116,8 +117,8 @@ class EulerAdjoint(torch.autograd.Function):
 
         for i in range(len(ts) - 1, 0, -1):
             # An observation at t_i adds its own gradient to the adjoint: a(t) jumps there. At t_N
-            # this is the initial condition a(t_N) = dL/dz(t_N), eq. 46; for the others see the end
-            # of appendix B.1 ("repeat the adjoint step for each of the intervals").
+            # this is the initial condition a(t_N) = dL/dz(t_N), eq. 46; the end of appendix B.1 has
+            # the other times, interval by interval.
             a = a + dL_dzs[i]
             # Observing later by dt shows a state moved by f dt, eq. 52 (left):
             dL_dt = torch.sum(dL_dzs[i] * field(ts[i], zs[i]))
