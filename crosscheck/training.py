@@ -1,0 +1,120 @@
+"""200 training steps in both frameworks from the same weights on the same batches.
+
+RK-Net with rk4 in 4 steps: both sides then compute the same function, so that all that is between
+them is rounding. Training amplifies it; the same run in float64 shows by how much it began.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+
+from crosscheck import jax_side, trained, weights
+from crosscheck.check import Check
+from jax_node import train as jax_train
+from torch_node import train as torch_train
+
+BATCH = 16
+RATE = 0.05
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Loss by step on each side, and the relative distance of the weights after it."""
+
+    precision: str
+    losses: dict[str, np.ndarray]
+    distance: np.ndarray
+
+
+def diverge(precision: str, steps: int) -> Divergence:
+    """Train both learners side by side."""
+    options = {**trained.LEARNER, "precision": precision}
+    losses: dict[str, list[float]] = {"jax": [], "torch": []}
+    distance = []
+    with jax_side.precision(precision):
+        torch_learner = torch_train.Learner(**options)
+        jax_learner = jax_train.Learner(**options)
+        start = weights.to_jax(weights.of_torch(torch_learner.model))
+        jax_learner.state = jax_learner.state._replace(
+            weights=weights.fill(jax_learner.state.weights, start)
+        )
+        for step in range(steps):
+            images, labels = trained.batch(step, BATCH)
+            for name, learner in (("jax", jax_learner), ("torch", torch_learner)):
+                losses[name].append(learner.train_step(images, labels, RATE)["loss"])
+            distance.append(_distance(jax_learner, torch_learner))
+    return Divergence(
+        precision, {name: np.array(values) for name, values in losses.items()}, np.array(distance)
+    )
+
+
+def both_precisions(steps: int) -> list[Divergence]:
+    """The divergence in float32 and float64."""
+    return [diverge(precision, steps) for precision in ("float32", "float64")]
+
+
+def checks(found: list[Divergence]) -> list[Check]:
+    """The first step to rounding; the rest in proportion to it."""
+    lines = []
+    for run in found:
+        first = {"float32": 1e-4, "float64": 1e-12}[run.precision]
+        lines.append(
+            Check(
+                "training",
+                f"rknet, batch {BATCH}, {run.precision}, after step 1",
+                "jax",
+                "torch",
+                float(run.distance[0]),
+                first,
+                "one gradient step: rounding of the gradient times the learning rate",
+                quantity="relative distance of all weights",
+            )
+        )
+    single, double = found
+    lines.append(
+        Check(
+            "training",
+            f"rknet, batch {BATCH}, float64, after step {len(double.distance)}",
+            "jax",
+            "torch",
+            float(double.distance[-1]),
+            1e-5,
+            "1e-16 amplified by training as much as 1e-8 is in float32, with room",
+            quantity="relative distance of all weights",
+        )
+    )
+    lines.append(
+        Check(
+            "training",
+            f"rknet, batch {BATCH}, after step {len(double.distance)}",
+            "distance in float32",
+            "distance in float64",
+            float(single.distance[-1] / double.distance[-1]),
+            1e4,
+            "eps32 / eps64 = 5e8: if float64 did not shrink the distance, it was no rounding",
+            at_least=True,
+            quantity="ratio",
+        )
+    )
+    return lines
+
+
+def _distance(jax_learner: jax_train.Learner, torch_learner: torch_train.Learner) -> float:
+    flat = jax.tree.leaves(jax_learner.state.weights)
+    names = list(jax_train.checkpoint.flatten("", jax_learner.state.weights))
+    left = weights.to_torch(
+        {n.removeprefix("."): np.asarray(w) for n, w in zip(names, flat, strict=True)}
+    )
+    right = weights.of_torch(torch_learner.model)
+    squares = [
+        (
+            float(np.sum((left[name].astype(float) - right[name].astype(float)) ** 2)),
+            float(np.sum(right[name].astype(float) ** 2)),
+        )
+        for name in right
+    ]
+    apart, size = map(sum, zip(*squares, strict=True))
+    return float(np.sqrt(apart / size))

@@ -1,0 +1,222 @@
+"""Whole trajectories, solver by solver: states at 20 times, NFE, steps, and step times."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+from crosscheck import jax_side, torch_side
+from crosscheck.check import Check, compare_tensors, difference
+from crosscheck.fields import FIXED_STEP
+from crosscheck.problem import EPS, Problem, Run
+from jax_node import solve as jax_solve
+from torch_node import solve as torch_solve
+
+ADAPTIVE_TOLERANCE = 1e-6
+TOLERANCES = tuple(10.0**-k for k in range(3, 11))
+
+
+def common_solvers() -> tuple[str, ...]:
+    """Solvers that both frameworks have, fixed-step ones first."""
+    both = [name for name in torch_solve.SOLVERS if name in jax_solve.SOLVERS]
+    return tuple(sorted(both, key=lambda name: name not in jax_solve.FIXED_STEP))
+
+
+def control(solver: str) -> float:
+    """Step size or tolerance, whichever the solver takes."""
+    return FIXED_STEP if solver in jax_solve.FIXED_STEP else ADAPTIVE_TOLERANCE
+
+
+def label(problem: Problem, solver: str, value: float, dtype: str = "float64") -> str:
+    """`mlp, rk4 step 0.0625, float64`."""
+    kind = "step" if solver in jax_solve.FIXED_STEP else "rtol"
+    return f"{problem.name}, {solver} {kind} {value:.3g}, {dtype}"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The same solve on both sides."""
+
+    problem: Problem
+    solver: str
+    control: float
+    dtype: str
+    jax: Run
+    torch: Run
+    ts: np.ndarray
+
+    @property
+    def label(self) -> str:
+        """What was solved."""
+        return label(self.problem, self.solver, self.control, self.dtype)
+
+    def row(self) -> dict:
+        """NFE and steps side by side, for the report."""
+        sides = {"jax": self.jax, "torch": self.torch}
+        counts = ("nfe_forward", "accepted", "rejected")
+        return {
+            "case": self.label,
+            **{f"{n} {count}": getattr(run, count) for count in counts for n, run in sides.items()},
+            "step times differ by": step_time_difference(self),
+        }
+
+
+def solve_both(problem: Problem, solver: str, value: float, dtype: str = "float64") -> Pair:
+    """Solve at the problem's 20 times (the last alone if interpolants differ: see `checks`)."""
+    # Both evaluate their own interpolant between steps, and torch_node lands on every time with
+    # dopri8 and bosh3: only dopri5 and tsit5 take the same steps whatever is observed.
+    ts = problem.ts
+    if solver in getattr(torch_solve, "POOR_INTERPOLANT", ()):
+        ts = ts[[0, -1]]
+    runs = [
+        side.run(problem, solver, "direct", value, ts=ts, dtype=dtype)
+        for side in (jax_side, torch_side)
+    ]
+    if dtype == "float64" and solver not in jax_solve.FIXED_STEP:
+        times = jax_side.step_times(problem, solver, value, ts)
+        runs[0] = dataclasses.replace(runs[0], step_times=times)
+    return Pair(problem, solver, value, dtype, jax=runs[0], torch=runs[1], ts=ts)
+
+
+def checks(pair: Pair) -> list[Check]:
+    """States within the bound; and in float64 the same number of steps at the same times."""
+    bound, reason = state_bound(pair)
+    sides = {"jax": {"ys": pair.jax.ys}, "torch": {"ys": pair.torch.ys}}
+    found = [compare_tensors("trajectories", pair.label, sides, bound, reason)]
+    if pair.dtype == "float64":
+        steps = {
+            name: {"accepted": np.array(run.accepted), "rejected": np.array(run.rejected)}
+            for name, run in (("jax", pair.jax), ("torch", pair.torch))
+        }
+        case = f"{pair.label}, steps"
+        found.append(compare_tensors("trajectories", case, steps, 0.0, "the same control"))
+        apart = step_time_difference(pair)
+        if apart is not None:
+            found.append(
+                Check(
+                    "trajectories",
+                    f"{pair.label}, step times",
+                    "jax",
+                    "torch",
+                    apart,
+                    1e-7,
+                    "rounding 1e-16 over a local error of 1e-6, fed back by every step",
+                    quantity="largest difference of accepted step times",
+                )
+            )
+    return found
+
+
+def state_bound(pair: Pair) -> tuple[float, str]:
+    """How far apart the states of the two sides may be, and why."""
+    fixed = pair.solver in jax_solve.FIXED_STEP
+    if pair.dtype == "float64":
+        if fixed:
+            return 1e-10, "the same discretisation in float64"
+        if not pair.problem.smooth:
+            # Rounding moves the steps that look for a kink.
+            return pair.control, "rtol: rounding moves the steps near the kinks of ReLU"
+        return 1e-8, "the same steps but for rounding, 1e-16 over a local error of 1e-6"
+    kappa = condition(pair)
+    steps = np.sqrt(max(1, pair.torch.accepted))
+    rounding = EPS["float32"] * pair.problem.stable * kappa * steps * 10
+    text = f"10 eps x condition {kappa:.2g} x sqrt(steps) x {pair.problem.stable:g}"
+    if fixed:
+        return rounding, text
+    return rounding + 30 * pair.control, text + " + 30 rtol, since steps may differ"
+
+
+def condition(pair: Pair) -> float:
+    """Measured condition: relative change of the states by that of y0 and the parameters.
+
+    The largest of three random relative perturbations of 1e-7, in float64, at least 1.
+    """
+    problem, size = pair.problem, 1e-7
+    base = torch_side.run(problem, pair.solver, "direct", pair.control, ts=pair.ts).ys
+    worst = 1.0
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        bump = lambda a: a * (1 + size * rng.choice([-1.0, 1.0], size=a.shape))  # noqa: B023
+        params = {name: bump(value) for name, value in problem.params.items()}
+        moved = dataclasses.replace(problem, params=params, y0=bump(problem.y0))
+        ys = torch_side.run(moved, pair.solver, "direct", pair.control, ts=pair.ts).ys
+        worst = max(worst, difference({"ys": ys}, {"ys": base}).error / size)
+    return worst
+
+
+def step_time_difference(pair: Pair) -> float | None:
+    """Largest difference of accepted step times; infinite if their number differs."""
+    if pair.torch.step_times is None or pair.jax.step_times is None:
+        return None
+    if len(pair.jax.step_times) != len(pair.torch.step_times):
+        return float("inf")
+    return float(np.max(np.abs(pair.jax.step_times - pair.torch.step_times)))
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Errors at the last time against tolerance: `errors[framework][i]` at `tolerances[i]`."""
+
+    problem: Problem
+    solver: str
+    tolerances: tuple[float, ...]
+    errors: dict[str, np.ndarray]
+    between: np.ndarray
+
+    @property
+    def label(self) -> str:
+        """What was solved."""
+        return f"{self.problem.name}, {self.solver}, float64"
+
+
+def sweep(problem: Problem, solver: str, tolerances: tuple[float, ...] = TOLERANCES) -> Sweep:
+    """Solve at every tolerance; errors are relative to dopri8 at 1e-13."""
+    ts = problem.ts[[0, -1]]
+    exact = torch_side.run(problem, "dopri8", "direct", 1e-13, ts=ts).ys[-1]
+    errors: dict[str, list[float]] = {"jax": [], "torch": []}
+    between = []
+    size = np.linalg.norm(exact)
+    for tolerance in tolerances:
+        ends = {
+            name: side.run(problem, solver, "direct", tolerance, ts=ts).ys[-1]
+            for name, side in (("jax", jax_side), ("torch", torch_side))
+        }
+        for name, end in ends.items():
+            errors[name].append(float(np.linalg.norm(end - exact) / size))
+        between.append(float(np.linalg.norm(ends["jax"] - ends["torch"]) / size))
+    return Sweep(
+        problem,
+        solver,
+        tolerances,
+        {name: np.array(e) for name, e in errors.items()},
+        np.array(between),
+    )
+
+
+def sweep_checks(sweep: Sweep) -> list[Check]:
+    """Error in proportion to tolerance: slope about 1 on a log-log scale."""
+    least = 0.7 if sweep.problem.smooth else 0.4
+    reason = "in proportion to rtol" if sweep.problem.smooth else "slower: ReLU has kinks"
+    return [
+        Check(
+            "tolerance",
+            f"state, {sweep.label}",
+            name,
+            "dopri8 at 1e-13",
+            slope(errors, sweep.tolerances),
+            least,
+            reason,
+            at_least=True,
+            quantity=f"slope over rtol {sweep.tolerances[0]:.0e} ... {sweep.tolerances[-1]:.0e} "
+            f"(errors {errors[0]:.1e} ... {errors[-1]:.1e})",
+        )
+        for name, errors in sweep.errors.items()
+    ]
+
+
+def slope(errors: np.ndarray, tolerances: tuple[float, ...]) -> float:
+    """Least-squares slope of log error over log tolerance."""
+    logs = np.log10(np.maximum(errors, 1e-16))
+    return float(np.polyfit(np.log10(tolerances), logs, 1)[0])
