@@ -158,7 +158,7 @@ def step(
     for node, row in list(zip(nodes, rows, strict=True))[
         : stages(solver, last_stage=last_stage) - 1
     ]:
-        ks.append(scaled(t0 + node * h, _combine(y0, row, ks)))
+        ks.append(scaled(t0 + float(node) * h, _combine(y0, row, ks)))
     return _combine(y0, weights, ks), jax.tree.map(lambda *leaves: jnp.stack(leaves), *ks)
 
 

@@ -237,7 +237,7 @@ def train_step(
     updates, opt_state = optimizer.update(gradient, state.optimizer, state.weights)
     weights = jax.tree.map(lambda w, u: w - learning_rate * u, state.weights, updates)
     correct = jnp.sum(jnp.argmax(output.logits, 1) == labels)
-    norm = optax.global_norm(gradient)
+    norm = optax.tree.norm(gradient)
     result = Result(loss, correct, norm, backward, output.solution)
     return State(weights, opt_state, state.steps + 1), result
 

