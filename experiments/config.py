@@ -69,9 +69,10 @@ class Solver:
         arg(
             metavar="NAME",
             help="Gradient: direct (backpropagate through the solver's steps), checkpoint (the "
-            "same, recomputing instead of storing), adjoint (solve the adjoint ODE backwards).",
-            help_behavior_hint="(default: checkpoint in jax; in torch adjoint for odenet, "
-            "direct for rknet)",
+            "same with less memory, jax only), adjoint (solve the adjoint ODE backwards), "
+            "handwritten (our own adjoint with Euler steps, torch only).",
+            help_behavior_hint="(default: direct in jax; in torch adjoint for odenet, direct for "
+            "rknet)",
         ),
     ] = None
     rtol: Annotated[float, arg(metavar="TOL")] = 1e-3
@@ -83,8 +84,8 @@ class Solver:
         arg(metavar="H", help_behavior_hint="(default: 0.25 for rknet's rk4, which is 4 steps)"),
     ] = None
     """Step of a fixed-step method, which needs one; 0.25 is 4 steps."""
-    max_steps: Annotated[int, arg(metavar="N")] = 1000
-    """Steps after which a solve counts as failed."""
+    max_steps: Annotated[int, arg(metavar="N")] = 128
+    """Steps after which a solve counts as failed; direct in jax keeps room for as many states."""
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
+import os
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -25,6 +27,9 @@ from experiments.training import RunFailedError, evaluate, load_checkpoint, trai
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 1 for a failed run, 2 for bad input."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    # JAX keeps compiled programs there, so that only the first run on a machine waits for them.
+    cache = Path.home() / ".cache" / "neural-ode" / "jax"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     console = Console(width=None if sys.stdout.isatty() else 120)
     try:
         run(given, console)

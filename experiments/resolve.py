@@ -103,7 +103,7 @@ def _resolve_solver(model: Model, solver: Solver) -> Solver:
     if solver.solver is None and model.name == "rknet" and step_size is None:
         step_size = 0.25
     torch_adjoint = {"odenet": "adjoint", "rknet": "direct"}[model.name]
-    adjoint = solver.adjoint or {"jax": "checkpoint", "torch": torch_adjoint}[model.framework]
+    adjoint = solver.adjoint or {"jax": "direct", "torch": torch_adjoint}[model.framework]
     return dataclasses.replace(solver, solver=method, adjoint=adjoint, step_size=step_size)
 
 

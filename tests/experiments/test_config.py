@@ -18,12 +18,12 @@ def settled(*flags):
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        ([], ("dopri5", "checkpoint", None, 0.9)),
+        ([], ("dopri5", "direct", None, 0.9)),
         (["--framework", "torch"], ("dopri5", "adjoint", None, 0.9)),
-        (["--model", "rknet"], ("rk4", "checkpoint", 0.25, 0.9)),
+        (["--model", "rknet"], ("rk4", "direct", 0.25, 0.9)),
         (["--framework", "torch", "--model", "rknet"], ("rk4", "direct", 0.25, 0.9)),
-        (["--model", "rknet", "--step-size", "0.5"], ("rk4", "checkpoint", 0.5, 0.9)),
-        (["--model", "rknet", "--solver", "dopri5"], ("dopri5", "checkpoint", None, 0.9)),
+        (["--model", "rknet", "--step-size", "0.5"], ("rk4", "direct", 0.5, 0.9)),
+        (["--model", "rknet", "--solver", "dopri5"], ("dopri5", "direct", None, 0.9)),
         (["--model", "resnet6", "--optimizer", "adam"], (None, None, None, None)),
     ],
 )
@@ -122,7 +122,7 @@ def test_learner_arguments_of_a_resnet_have_no_solver():
 
 def test_description_has_what_a_title_needs():
     text = describe(settled("--model", "rknet", "--seed", "3"))
-    for part in ("rknet in jax", "rk4 step 0.25", "gradient checkpoint", "seed 3"):
+    for part in ("rknet in jax", "rk4 step 0.25", "gradient direct", "seed 3"):
         assert part in text
 
 

@@ -48,10 +48,13 @@ def test_overfits_64_images():
     images, labels = pixels[chosen].reshape(-1, 28, 28, 1).astype(np.uint8), labels[chosen]
     learner = Learner(**ODE)
     batches = [slice(start, start + 16) for start in range(0, 64, 16)]
-    for _ in range(15):
+    wrong = lambda: sum(learner.evaluate(images[b], labels[b])["errors"] for b in batches)
+    epochs = 0
+    while wrong() and epochs < 40:
         for batch in batches:
             learner.train_step(images[batch], labels[batch], 0.03)
-    assert sum(learner.evaluate(images[b], labels[b])["errors"] for b in batches) == 0
+        epochs += 1
+    assert wrong() == 0
 
 
 def test_save_and_load_go_on_bit_for_bit(digits, tmp_path):
