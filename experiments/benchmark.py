@@ -76,7 +76,7 @@ def main() -> int:
     if flags.out:
         flags.out.mkdir(parents=True, exist_ok=True)
         record = {**results.environment({}), "batch_size": flags.batch_size, "cases": rows}
-        results.write_atomic(flags.out / "benchmark.json", json.dumps(record, indent=1).encode())
+        results.write_atomic(flags.out / "benchmark.json", json.dumps(record, indent=1))
         plot(rows, flags.out / "benchmark.png")
         console.print(f"written: {flags.out}/benchmark.json and benchmark.png")
     return 0
