@@ -102,7 +102,7 @@ def compare(quick: bool, out: Path) -> int:
     torch.set_num_threads(1)
     console = Console(width=None if sys.stdout.isatty() else 150)
     findings = suite.run(quick, lambda name: console.print(f"{name} ...", style="dim"))
-    report.print_summary(findings, console)
+    report.print_checks(findings.checks, console)
     report.write(findings, out)
     seconds = sum(findings.seconds.values())
     console.print(f"{seconds:.0f} s; {out / 'report.html'}", soft_wrap=True, highlight=False)

@@ -43,7 +43,7 @@ def run(
     ts = problem.ts if ts is None else ts
     with precision(dtype):
         cast = lambda tree: jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tree)
-        function = _compiled(problem, solver, adjoint, cotangent is not None, max_steps)
+        function = _compiled(problem.jax, solver, adjoint, cotangent is not None, max_steps)
         inputs = cast((problem.y0, ts, dict(problem.params)))
         solution, backward, gradient = function(
             *inputs, cast(cotangent), jnp.asarray(control, dtype)
@@ -66,13 +66,13 @@ def run(
 
 @functools.lru_cache(maxsize=256)
 def _compiled(
-    problem: Problem, solver: str, adjoint: str, differentiate: bool, max_steps: int
+    field: Callable, solver: str, adjoint: str, differentiate: bool, max_steps: int
 ) -> Callable:
     def forward(y0, ts, params, backward, control) -> tuple[jax.Array, Solution]:
         fixed = solver in FIXED_STEP
         options = {"step_size": control} if fixed else {"rtol": control, "atol": control}
         solution = solve(
-            problem.jax,
+            field,
             y0,
             ts,
             params,
@@ -102,12 +102,12 @@ def step_times(problem: Problem, solver: str, tolerance: float, ts: np.ndarray) 
     with precision("float64"):
         cast = lambda tree: jax.tree.map(lambda leaf: jnp.asarray(leaf, "float64"), tree)
         inputs = cast((problem.y0, ts, dict(problem.params)))
-        times = np.asarray(_stepper(problem, solver)(*inputs, jnp.asarray(tolerance)))
+        times = np.asarray(_stepper(problem.jax, solver)(*inputs, jnp.asarray(tolerance)))
     return times[np.isfinite(times)]
 
 
 @functools.lru_cache(maxsize=256)
-def _stepper(problem: Problem, solver: str) -> Callable:
+def _stepper(field: Callable, solver: str) -> Callable:
     # `solve` keeps no step times: what it does is done again, by the same parts.
     method: Any = {
         "dopri5": diffrax.Dopri5,
@@ -119,10 +119,10 @@ def _stepper(problem: Problem, solver: str) -> Callable:
 
     def times(y0, ts, params, tolerance):
         options = {"rtol": tolerance, "atol": tolerance, "norm": rms}
-        order = method.order(diffrax.ODETerm(problem.jax))
-        first = first_step(problem.jax, ts[0], ts[-1], y0, params, order=order, **options)
+        order = method.order(diffrax.ODETerm(field))
+        first = first_step(field, ts[0], ts[-1], y0, params, order=order, **options)
         solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(problem.jax),
+            diffrax.ODETerm(field),
             method,
             ts[0],
             ts[-1],

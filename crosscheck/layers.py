@@ -26,6 +26,8 @@ from torch_node import models as torch_models
 
 SOLVE: dict[str, Any] = {"solver": "rk4", "step_size": 0.25}
 TIMES = np.array([0.0, 0.3, 1.0])
+# Inputs and output of every submodule of a torch model, by its dotted name.
+Caught = dict[str, tuple[tuple[np.ndarray, ...], np.ndarray]]
 
 
 def twins(
@@ -58,45 +60,60 @@ def checks(
         flax, twin = twins(name, params, precision, downsampling)
         logits, caught = _catch(twin, images, precision)
         graph, state = nnx.split(flax, nnx.Param)
-        inputs = {layer: tuple(map(_to_jax, arrays)) for layer, (arrays, _) in caught.items()}
-
-        @jax.jit
-        def all_layers(state, inputs, images):
-            model: Any = nnx.merge(graph, state)
-            outputs = {layer: _submodule(model, layer)(*args) for layer, args in inputs.items()}
-            return outputs, model(images).logits
-
-        pixels = jnp.asarray(images, precision) / 255
-        outputs, jax_logits = all_layers(state, inputs, pixels)
-    eps = EPS[precision]
-    found = []
-    case = f"{name}, {downsampling} downsampling, {precision}"
-    for layer, (_, expected) in caught.items():
-        # The longest sum is over 9 * 65 numbers (256 * 4 in a 4x4 convolution); errors add up like
-        # a random walk, 10 times that for Winograd's products; blocks have a few layers in them.
-        bound = max(1e-12 if precision == "float64" else 0, 10 * np.sqrt(1024) * eps)
-        found.append(
-            compare_tensors(
-                "layers",
-                f"{case}, {layer}",
-                {
-                    "jax": {layer: _from_jax(np.asarray(outputs[layer]))},
-                    "torch": {layer: expected},
-                },
-                bound,
-                "10 eps sqrt(longest sum = 1024); at least 1e-12 in float64",
-            )
-        )
+        case = f"{name}, {downsampling} downsampling, {precision}"
+        found = _layer_checks(case, graph, state, caught, EPS[precision])
+        model = jax.jit(lambda state, images: nnx.merge(graph, state)(images).logits)
+        ours = np.asarray(model(state, jnp.asarray(images, precision) / 255))
     found.append(
         compare_tensors(
             "layers",
             f"{case}, logits",
-            {"jax": {"logits": np.asarray(jax_logits)}, "torch": {"logits": logits}},
-            100 * np.sqrt(1024) * eps,
+            {"jax": {"logits": ours}, "torch": {"logits": logits}},
+            100 * np.sqrt(1024) * EPS[precision],
             "100 eps sqrt(1024): some 10 to 40 layers one after another",
         )
     )
     return found
+
+
+def layer_checks(
+    name: str, params: Mapping[str, np.ndarray] | None, images: np.ndarray
+) -> list[Check]:
+    """Every layer of a model in float64, without its logits."""
+    with jax_side.precision("float64"):
+        flax, twin = twins(name, params, "float64")
+        _, caught = _catch(twin, images, "float64")
+        graph, state = nnx.split(flax, nnx.Param)
+        return _layer_checks(f"{name}, float64", graph, state, caught, EPS["float64"])
+
+
+def _layer_checks(
+    case: str, graph: Any, state: nnx.State, caught: Caught, eps: float
+) -> list[Check]:
+    inputs = {layer: tuple(map(_to_jax, arrays)) for layer, (arrays, _) in caught.items()}
+
+    @jax.jit
+    def every_layer(state, inputs):
+        model: Any = nnx.merge(graph, state)
+        return {layer: _submodule(model, layer)(*args) for layer, args in inputs.items()}
+
+    outputs = every_layer(state, inputs)
+    # The longest sum is over 4 * 4 * 64 = 1024 numbers; errors add up like a random walk, and
+    # Winograd's products lose another factor of 10.
+    bound = max(1e-12 if eps < 1e-12 else 0, 10 * np.sqrt(1024) * eps)
+    return [
+        compare_tensors(
+            "layers",
+            f"{case}, {layer}",
+            {
+                "jax": {layer: _from_jax(np.asarray(outputs[layer]))},
+                "torch": {layer: expected},
+            },
+            bound,
+            "10 eps sqrt(longest sum = 1024); at least 1e-12 in float64",
+        )
+        for layer, (_, expected) in caught.items()
+    ]
 
 
 def field_checks(problem: Problem, precision: str = "float64") -> list[Check]:
@@ -138,15 +155,12 @@ def features(
     return inside, caught["downsample"][1]
 
 
-def _catch(
-    module: nn.Module, images: np.ndarray, precision: str
-) -> tuple[np.ndarray, dict[str, tuple[tuple[np.ndarray, ...], np.ndarray]]]:
-    """Logits, and each submodule's inputs and output in its first call."""
-    caught: dict[str, tuple[tuple[np.ndarray, ...], np.ndarray]] = {}
+def _catch(module: nn.Module, images: np.ndarray, precision: str) -> tuple[np.ndarray, Caught]:
+    """Logits, and each submodule's inputs and output in its last call (at t = 1 in the field)."""
+    caught: Caught = {}
 
     def hook(name: str, _: nn.Module, args: tuple, output: torch.Tensor) -> None:
-        if name not in caught:
-            caught[name] = tuple(a.numpy().copy() for a in args), output.numpy().copy()
+        caught[name] = tuple(a.numpy().copy() for a in args), output.numpy().copy()
 
     handles = [
         child.register_forward_hook(functools.partial(hook, name))

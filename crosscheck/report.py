@@ -30,35 +30,36 @@ details > summary { cursor: pointer; margin: .5rem 0; }
 """
 
 
-def print_summary(findings: Findings, console: Console) -> None:
+def print_checks(checks: list[Check], console: Console) -> None:
     """A row for each group and pair of sides, worst first within its bound; then each failure."""
     table = Table(title="JAX against PyTorch", title_justify="left")
     for name in ("group", "left", "right"):
         table.add_column(name)
     for name in ("checks", "failed", "worst", "bound", "closest to its bound"):
         table.add_column(name, justify="left" if name.startswith("closest") else "right")
-    for (group, left, right), checks in grouped(findings.checks).items():
-        worst = max(checks, key=margin)
-        failed = sum(not check.passed for check in checks)
+    for (group, left, right), members in grouped(checks).items():
+        worst = max(members, key=margin)
+        failed = sum(not check.passed for check in members)
         table.add_row(
             group,
             left,
             right,
-            str(len(checks)),
+            str(len(members)),
             f"[red]{failed}[/red]" if failed else "0",
             f"{worst.value:.2g}",
             bound(worst),
             worst.case,
         )
     console.print(table)
-    for check in findings.failures:
+    failures = [check for check in checks if not check.passed]
+    for check in failures:
         console.print(f"FAIL {check.describe()}", style="red", highlight=False, soft_wrap=True)
     verdict = (
-        f"{len(findings.failures)} of {len(findings.checks)} checks exceed their bounds"
-        if findings.failures
-        else f"all {len(findings.checks)} checks are within their bounds"
+        f"{len(failures)} of {len(checks)} checks exceed their bounds"
+        if failures
+        else f"all {len(checks)} checks are within their bounds"
     )
-    console.print(verdict, style="bold red" if findings.failures else "bold green")
+    console.print(verdict, style="bold red" if failures else "bold green")
 
 
 def grouped(checks: list[Check]) -> dict[tuple[str, str, str], list[Check]]:

@@ -1,0 +1,183 @@
+"""A training state, or a whole run, of one framework as one of the other.
+
+Both checkpoints are flat tables of arrays by dotted name, `model.*`, `optimizer.*` and `steps`.
+Weights map by structure (`weights`); the optimiser's arrays have the shapes of the weights and map
+with them:
+
+    optax                         torch
+    optimizer.trace.NAME          optimizer.NAME.momentum_buffer
+    optimizer.mu.NAME, nu.NAME    optimizer.NAME.exp_avg, exp_avg_sq
+    optimizer.count               optimizer.NAME.step
+
+Both update rules are the same (no dampening; eps outside of the root), so training goes on.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+from crosscheck import jax_side, weights
+from jax_node import checkpoint as jax_checkpoint
+from jax_node import solve as jax_solve
+from torch_node import checkpoint as torch_checkpoint
+from torch_node import solve as torch_solve
+
+SLOTS = {"trace": "momentum_buffer", "mu": "exp_avg", "nu": "exp_avg_sq"}
+FRAMEWORKS = ("jax", "torch")
+
+
+class ConvertError(ValueError):
+    """A run or checkpoint that cannot be converted; the message is one sentence for the user."""
+
+
+def convert(run: Path, to: str, out: Path | None = None) -> Path:
+    """Write the run folder, or the single checkpoint, `run` for the framework `to`.
+
+    Returns the new folder: `out`, or the old name with `-jax` or `-torch` behind it.
+
+    Raises:
+        ConvertError: nothing to convert there, the target exists, or a name has no counterpart.
+    """
+    run = Path(run)
+    out = Path(out) if out else run.with_name(f"{run.name}-{to}")
+    if not run.is_dir():
+        raise ConvertError(f"{run} is not a folder; give a run folder or a checkpoint in one.")
+    if out.exists():
+        raise ConvertError(f"{out} exists already; choose a new folder with --out.")
+    try:
+        if (run / "config.json").is_file():
+            _convert_run(run, to, out)
+        else:
+            _convert_checkpoint(run, to, out)
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)
+        raise
+    return out
+
+
+def jax_to_torch(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The table of a JAX checkpoint as that of a torch checkpoint.
+
+    Before the first step torch has no optimiser state, and JAX zeros.
+    """
+    found = weights.to_torch({k: v for k, v in arrays.items() if k.startswith("model.")})
+    steps = int(arrays["steps"])
+    for name, array in arrays.items() if steps else ():
+        kind, _, path = name.removeprefix("optimizer.").partition(".")
+        if name.startswith("optimizer.") and kind in SLOTS:
+            ((moved, value),) = weights.to_torch({path: array}).items()
+            found[f"optimizer.{moved}.{SLOTS[kind]}"] = value
+            if kind == "mu":
+                count = np.asarray(arrays["optimizer.count"], np.float32)
+                found[f"optimizer.{moved}.step"] = count
+        elif name.startswith("optimizer.") and kind != "count":
+            raise ConvertError(f"the optimiser's array {name} has no counterpart in torch.")
+    return {**found, "steps": np.asarray(steps, np.int64)}
+
+
+def torch_to_jax(tensors: Mapping[str, np.ndarray], optimizer: str) -> dict[str, np.ndarray]:
+    """The table of a torch checkpoint as that of a JAX checkpoint.
+
+    `optimizer` (`momentum`, `adam` or `none`) says which zeros JAX has before the first step.
+    """
+    model = {k: v for k, v in tensors.items() if k.startswith("model.")}
+    found = weights.to_jax(model)
+    steps = int(tensors["steps"])
+    kinds = {"momentum": ("trace",), "adam": ("mu", "nu"), "none": ()}[optimizer]
+    for kind in kinds:
+        for name, weight in model.items():
+            bare = name.removeprefix("model.")
+            slot = f"optimizer.{bare}.{SLOTS[kind]}"
+            if steps and slot not in tensors:
+                raise ConvertError(f"the checkpoint lacks the tensor {slot}.")
+            value = tensors[slot] if steps else np.zeros_like(weight)
+            ((moved, array),) = weights.to_jax({bare: value}).items()
+            found[f"optimizer.{kind}.{moved}"] = array
+    if optimizer == "adam":
+        found["optimizer.count"] = np.asarray(steps, np.int32)
+    return {**found, "steps": np.asarray(steps, np.int32)}
+
+
+def framework_of(path: Path) -> str:
+    """Which framework wrote the checkpoint in a folder, by the files in it."""
+    if (path / torch_checkpoint.FILE).is_file():
+        return "torch"
+    if any((path / name).exists() for name in ("_METADATA", "_CHECKPOINT_METADATA")):
+        return "jax"
+    raise ConvertError(f"{path} holds neither a run (config.json) nor a checkpoint.")
+
+
+def _convert_checkpoint(source: Path, to: str, target: Path, optimizer: str | None = None) -> None:
+    if framework_of(source) == to:
+        raise ConvertError(f"{source} is a checkpoint of {to} already.")
+    try:
+        if to == "torch":
+            arrays = jax_to_torch(jax_checkpoint.read(source))
+            table = {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}
+            torch_checkpoint.write(target, table)
+            return
+        state = torch_checkpoint.read(source, torch.device("cpu"))
+    except (jax_checkpoint.CheckpointError, torch_checkpoint.CheckpointError) as error:
+        raise ConvertError(f"{str(error).rstrip('.')}.") from None
+    except KeyError as error:
+        raise ConvertError(f"{source} lacks the array {error}, so it is no checkpoint.") from None
+    tensors = {name: tensor.numpy() for name, tensor in state.items()}
+    arrays = torch_to_jax(tensors, optimizer or _optimizer_of(tensors))
+    with jax_side.precision("float64"):  # or 64-bit arrays would be cut
+        jax_checkpoint.write(target, {name: jnp.asarray(a) for name, a in arrays.items()})
+
+
+def _optimizer_of(tensors: Mapping[str, np.ndarray]) -> str:
+    if any(name.endswith(".exp_avg") for name in tensors):
+        return "adam"
+    return "momentum" if any(n.endswith(".momentum_buffer") for n in tensors) else "none"
+
+
+def _convert_run(run: Path, to: str, out: Path) -> None:
+    from experiments.results import RunError, RunFolder
+
+    try:
+        with RunFolder.open(run) as folder:
+            record = folder.read_json("config.json")
+            flags = record["flags"]
+            if flags["model"]["framework"] == to:
+                raise ConvertError(f"{run} is a run of {to} already.")
+            optimizer = "adam" if flags["training"]["optimizer"] == "adam" else "momentum"
+            if not flags["training"]["momentum"] and optimizer == "momentum":
+                optimizer = "none"
+            _rename_methods(flags["solver"], to)
+            flags["model"]["framework"] = to
+            record["converted_from"] = str(run)
+            paths = [path for path in (folder.last, folder.best) if path is not None]
+            if not paths:
+                raise ConvertError(f"{run} has no checkpoint yet; train it for an epoch first.")
+            with RunFolder.create(out, record) as copy:
+                for path in dict.fromkeys(paths):
+                    _convert_checkpoint(path, to, out / "checkpoints" / path.name, optimizer)
+                index = folder.read_json("checkpoints/index.json")
+                index.pop("stopped", None)
+                copy.write_json("checkpoints/index.json", index)
+                shutil.copyfile(run / "metrics.jsonl", out / "metrics.jsonl")
+    except RunError as error:
+        raise ConvertError(str(error)) from None
+
+
+def _rename_methods(solver: dict[str, Any], to: str) -> None:
+    """Give the gradient method its name on the other side; the solver must exist there."""
+    if solver["solver"] is None:
+        return
+    target: Any = torch_solve if to == "torch" else jax_solve
+    names = {"checkpoint": "direct", "handwritten": "adjoint"}
+    if solver["adjoint"] not in target.ADJOINTS:
+        solver["adjoint"] = names[solver["adjoint"]]
+    try:
+        target.check(solver["solver"], solver["adjoint"], solver["step_size"])
+    except ValueError as error:
+        raise ConvertError(f"{str(error).rstrip('.')}; the run cannot go on there.") from None

@@ -1,0 +1,118 @@
+"""A training state of one framework goes on in the other."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import torch
+
+import jax_node.checkpoint
+import jax_node.train
+import torch_node.checkpoint
+import torch_node.train
+from crosscheck import __main__ as command
+from crosscheck import trained
+from crosscheck.check import difference
+from crosscheck.convert import ConvertError, convert
+from experiments import mnist
+
+LEARNERS = {"jax": jax_node.train.Learner, "torch": torch_node.train.Learner}
+
+
+def learner(framework, optimizer):
+    options = trained.LEARNER | {
+        "model": "resnet1",
+        "solver": None,
+        "adjoint": None,
+        "step_size": None,
+        "optimizer": optimizer,
+        "precision": "float64",
+        "seed": {"jax": 1, "torch": 2}[framework],
+    }
+    return LEARNERS[framework](**options)
+
+
+def read(path):
+    if (path / "state.pt").is_file():
+        state = torch_node.checkpoint.read(path, torch.device("cpu"))
+        return {name: tensor.numpy() for name, tensor in state.items()}
+    return jax_node.checkpoint.read(path)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize(("start", "end"), [("jax", "torch"), ("torch", "jax")])
+def test_training_goes_on(tmp_path, start, end, optimizer):
+    ours, theirs = learner(start, optimizer), learner(end, optimizer)
+    rate = {"sgd": 0.05, "adam": 1e-3}[optimizer]
+    for step in range(2):
+        ours.train_step(*trained.batch(step, 4), rate)
+    ours.save(tmp_path / "start")
+    theirs.load(convert(tmp_path / "start", end, tmp_path / "end"))
+    images, labels = trained.batch(2, 4)
+    logits = [{"logits": side.predict(images)} for side in (ours, theirs)]
+    assert difference(*logits).error < 1e-12
+
+    # Two more steps on both sides: the optimiser's state matters from the first on.
+    for step in (2, 3):
+        for side in (ours, theirs):
+            side.train_step(*trained.batch(step, 4), rate)
+    ours.save(tmp_path / "ours")
+    theirs.save(tmp_path / "theirs")
+    back = convert(tmp_path / "theirs", start, tmp_path / "back")
+    # Adam divides by the root of a second moment that may be tiny: rounding grows there.
+    bound = {"sgd": 1e-11, "adam": 1e-8}[optimizer]
+    assert difference(read(back), read(tmp_path / "ours")).error < bound
+
+
+@pytest.mark.parametrize("start", ["jax", "torch"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_there_and_back_is_exact_even_before_the_first_step(tmp_path, start, optimizer):
+    end = {"jax": "torch", "torch": "jax"}[start]
+    side = learner(start, optimizer)
+    side.save(tmp_path / "start")
+    there = convert(tmp_path / "start", end, tmp_path / "there")
+    learner(end, optimizer).load(there) if start == "jax" else None
+    first, last = read(tmp_path / "start"), read(convert(there, start, tmp_path / "back"))
+    if start == "torch":
+        assert first.keys() == last.keys()
+    else:  # JAX's zeros are not known to a torch checkpoint without steps
+        first = {name: value for name, value in first.items() if name.startswith("model.")}
+    for name in first:
+        assert np.array_equal(first[name], last[name]), name
+
+
+def test_a_run_goes_on_in_the_other_framework(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    data = ["--source", "embedded", "--tfds-dir", str(tmp_path / "tfds")]
+    small = ["--limit-train", "16", "--limit-test", "16", "--batch-size", "8", "--epochs", "1"]
+    flags = ["--framework", "torch", "--model", "resnet1", "--out", "run"]
+    assert mnist.main([*flags, *data, *small]) == 0
+    assert command.main(["convert", "run", "--to", "jax"]) == 0
+    assert "wrote run-jax" in capsys.readouterr().out
+    assert mnist.main(["--resume", "run-jax", "--epochs", "2"]) == 0
+    metrics = (tmp_path / "run-jax" / "metrics.jsonl").read_text()
+    rows = [json.loads(row) for row in metrics.splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2]
+    record = json.loads((tmp_path / "run-jax" / "config.json").read_text())
+    assert record["flags"]["model"]["framework"] == "jax"
+
+
+def test_what_cannot_be_converted_is_refused_in_one_sentence(tmp_path, capsys):
+    with pytest.raises(ConvertError, match="holds neither a run"):
+        convert(tmp_path, "torch", tmp_path / "out")
+    with pytest.raises(ConvertError, match="is not a folder"):
+        convert(tmp_path / "nothing", "torch")
+    torch_side = learner("torch", "sgd")
+    torch_side.save(tmp_path / "here")
+    with pytest.raises(ConvertError, match="is a checkpoint of torch already"):
+        convert(tmp_path / "here", "torch")
+    with pytest.raises(ConvertError, match="exists already; choose a new folder"):
+        convert(tmp_path / "here", "jax", tmp_path / "here")
+    (tmp_path / "here" / "state.pt").write_bytes(b"damaged")
+    assert command.main(["convert", str(tmp_path / "here"), "--to", "jax"]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("crosscheck: ")
+    assert message.count("\n") == 1
+    assert "unreadable" in message
+    assert jax.tree.leaves(list(tmp_path.glob("here-*"))) == []
