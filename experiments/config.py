@@ -6,18 +6,16 @@ configuration is printed, saved with the run, and all that the run reads.
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import io
-import sys
-import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import tyro
 from tyro.conf import arg
+
+from experiments import flags
+from experiments.flags import ConfigError as ConfigError
+from experiments.flags import to_json as to_json
 
 EXAMPLES = """examples:
   python experiments/mnist.py --framework jax
@@ -27,10 +25,6 @@ EXAMPLES = """examples:
   python experiments/mnist.py --resume runs/mnist-odenet-jax-seed0-20250131-120000
       go on with a run that was stopped
 """
-
-
-class ConfigError(ValueError):
-    """A flag that cannot be used as given; the message is one sentence for the user."""
 
 
 @dataclass(frozen=True)
@@ -195,21 +189,7 @@ def parse(arguments: Sequence[str], default: Config | None = None) -> Config:
 
     Raises `ConfigError` for a flag or value that does not parse; `--help` prints and exits.
     """
-    errors = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(errors):
-            return tyro.cli(
-                Config,
-                prog="mnist.py",
-                args=list(arguments),
-                default=default or Config(),
-                config=(tyro.conf.OmitArgPrefixes,),
-            )
-    except SystemExit as exit_:
-        if exit_.code in (0, None):
-            print(EXAMPLES)
-            sys.exit(0)
-    raise ConfigError(_first_sentence(errors.getvalue()))
+    return flags.parse("mnist.py", EXAMPLES, arguments, default or Config())
 
 
 def describe(config: Config) -> str:
@@ -226,41 +206,6 @@ def describe(config: Config) -> str:
     return "; ".join([*parts, f"seed {training.seed}"])
 
 
-def to_json(config: Config) -> dict[str, Any]:
-    """Nested dictionary of JSON values; `from_json` is the inverse."""
-    return {
-        group: {key: str(v) if isinstance(v, Path) else v for key, v in values.items()}
-        for group, values in dataclasses.asdict(config).items()
-    }
-
-
 def from_json(saved: dict[str, Any]) -> Config:
     """Inverse of `to_json`. Raises `ConfigError` for what another version wrote."""
-    try:
-        groups = {}
-        for field in dataclasses.fields(Config):
-            kind = typing.cast(type, type(field.default))
-            values = dict(saved[field.name])
-            for key in ("data_dir", "tfds_dir", "out", "resume", "evaluate"):
-                if values.get(key) is not None:
-                    values[key] = Path(values[key])
-            groups[field.name] = kind(**values)
-        return Config(**groups)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(
-            f"the saved configuration was written by another version: {error}."
-        ) from None
-
-
-def _first_sentence(box: str) -> str:
-    """The message in tyro's error box: the lines between its title and its first rule."""
-    lines: list[str] = []
-    for line in box.splitlines():
-        text = line.strip("│╭╮╰╯ ")
-        if line.startswith("╭") and not lines:
-            continue
-        if set(text) == {"─"}:
-            break
-        lines.append(text)
-    message = " ".join(part for part in lines if part) or "the flags cannot be read"
-    return message.rstrip(".") + "; see --help."
+    return flags.from_json(Config, saved)

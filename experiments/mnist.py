@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
-import os
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -17,34 +15,16 @@ from rich.console import Console
 
 from experiments import config as configuration
 from experiments import data
+from experiments.command import RunFailedError, guard, say
 from experiments.config import Config, ConfigError
-from experiments.idx import DataError
 from experiments.resolve import contradictions, learner_arguments, resolve
 from experiments.results import RunError, RunFolder, default_folder, environment
-from experiments.training import RunFailedError, evaluate, load_checkpoint, train
+from experiments.training import evaluate, load_checkpoint, train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 1 for a failed run, 2 for bad input."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    # JAX keeps compiled programs there, so that only the first run on a machine waits for them.
-    cache = Path.home() / ".cache" / "neural-ode" / "jax"
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    try:
-        run(given, console)
-    except (ConfigError, DataError, RunError) as error:
-        print(f"mnist.py: {error}", file=sys.stderr)
-        return 2
-    except RunFailedError as error:
-        print(f"mnist.py: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(
-            "mnist.py: interrupted; --resume goes on from the last finished epoch.", file=sys.stderr
-        )
-        return 130
-    return 0
+    return guard("mnist.py", run, arguments)
 
 
 def run(arguments: list[str], console: Console) -> None:
@@ -207,11 +187,6 @@ def evaluate_best(
         highlight=False,
         soft_wrap=True,
     )
-
-
-def say(console: Console, topic: str, text: str) -> None:
-    """Print one line of the header."""
-    console.print(f"{topic:9s} {text}", highlight=False, soft_wrap=True, markup=False)
 
 
 if __name__ == "__main__":

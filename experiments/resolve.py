@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from typing import Any
 
+from experiments import flags
 from experiments.config import Config, ConfigError, Model, Solver
+from experiments.flags import at_least, check_seed, positive
 
 # A resumed run may change these: they do not change what is computed, or (epochs) say how long.
 # Data may have moved: their checksum is compared instead.
@@ -36,15 +37,14 @@ def resolve(config: Config) -> Config:
         if training.lr is not None
         else {"sgd": 0.1, "adam": 1e-3}[training.optimizer],
     )
-    _positive("--rtol", solver.rtol)
-    _positive("--atol", solver.atol)
-    _positive("--lr", training.lr)
+    positive("--rtol", solver.rtol)
+    positive("--atol", solver.atol)
+    positive("--lr", training.lr)
     if solver.step_size is not None and not 0 < solver.step_size <= 1:
         raise ConfigError(f"--step-size is {solver.step_size}; above 0 and at most 1 expected.")
     if not 0 <= momentum < 1:
         raise ConfigError(f"--momentum is {momentum}; at least 0 and below 1 expected.")
-    if not 0 <= training.seed < 2**32:
-        raise ConfigError(f"--seed is {training.seed}; 0 to {2**32 - 1} expected.")
+    check_seed(training.seed)
     for flag, number in (
         ("--max-steps", solver.max_steps),
         ("--epochs", training.epochs),
@@ -52,8 +52,7 @@ def resolve(config: Config) -> Config:
         ("--limit-train", data.limit_train),
         ("--limit-test", data.limit_test),
     ):
-        if number is not None and number < 1:
-            raise ConfigError(f"{flag} is {number}; a whole number of at least 1 expected.")
+        at_least(flag, number)
     return dataclasses.replace(config, solver=solver, training=training)
 
 
@@ -80,15 +79,7 @@ def learner_arguments(config: Config) -> dict[str, Any]:
 
 def contradictions(saved: Config, given: Config) -> list[str]:
     """Flags in which `given` departs from `saved` and which a resumed run must keep."""
-    found = []
-    for group in ("model", "solver", "training", "data"):
-        before, after = getattr(saved, group), getattr(given, group)
-        for field in dataclasses.fields(before):
-            old, new = getattr(before, field.name), getattr(after, field.name)
-            if field.name not in FREE_ON_RESUME and old != new:
-                flag = "model" if field.name == "name" else field.name.replace("_", "-")
-                found.append(f"--{flag} {new} (the run has {old})")
-    return found
+    return flags.contradictions(saved, given, FREE_ON_RESUME)
 
 
 def _resolve_solver(model: Model, solver: Solver) -> Solver:
@@ -105,8 +96,3 @@ def _resolve_solver(model: Model, solver: Solver) -> Solver:
     torch_adjoint = {"odenet": "adjoint", "rknet": "direct"}[model.name]
     adjoint = solver.adjoint or {"jax": "direct", "torch": torch_adjoint}[model.framework]
     return dataclasses.replace(solver, solver=method, adjoint=adjoint, step_size=step_size)
-
-
-def _positive(flag: str, value: float | None) -> None:
-    if value is None or not (value > 0 and math.isfinite(value)):
-        raise ConfigError(f"{flag} is {value}; a number above 0 expected.")

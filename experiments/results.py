@@ -91,7 +91,7 @@ class RunFolder:
 
     @property
     def best(self) -> Path | None:
-        """Checkpoint with the lowest test error so far (the earliest of equals)."""
+        """Checkpoint with the lowest score (test error) so far (the earliest of equals)."""
         return self._checkpoint("best")
 
     @property
@@ -107,13 +107,18 @@ class RunFolder:
         self._remove_unreferenced()
         return rows
 
-    def commit_epoch(self, row: dict[str, Any], save: Callable[[Path], None]) -> None:
-        """Add an epoch: its metrics (with `epoch` and `test_error`) and the state `save` writes."""
+    def commit_epoch(
+        self, row: dict[str, Any], save: Callable[[Path], None], score: str = "test_error"
+    ) -> None:
+        """Add an epoch: its metrics (with `epoch` and `score`) and the state `save` writes.
+
+        `score` names the metric whose lowest value is the best.
+        """
         name = f"epoch-{row['epoch']:04d}"
         rows = [*self._rows(), row]
         self._save(name, save)
         self._write_rows(rows)
-        best = min(rows, key=lambda r: (_or_infinity(r["test_error"]), r["epoch"]))
+        best = min(rows, key=lambda r: (_or_infinity(r[score]), r["epoch"]))
         self._index = {
             "last": name,
             "best": f"epoch-{best['epoch']:04d}",

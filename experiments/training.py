@@ -17,13 +17,10 @@ from rich.console import Console
 
 from experiments import config as configuration
 from experiments import data, plots, progress
+from experiments.command import RunFailedError
 from experiments.config import Config
 from experiments.results import RunError, RunFolder
 from experiments.schedule import learning_rate
-
-
-class RunFailedError(RuntimeError):
-    """Training or evaluation came to an end that no flag check could foresee; one sentence."""
 
 
 def train(

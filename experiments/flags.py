@@ -1,0 +1,132 @@
+"""Flags of a command as nested dataclasses: parsing, saving, comparing; the same for every job.
+
+A configuration is a frozen dataclass of groups, each a frozen dataclass of flags. A flag of type
+`Path` is saved as text and read back as a path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import math
+import sys
+import typing
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+
+Flags = TypeVar("Flags")
+
+
+class ConfigError(ValueError):
+    """A flag that cannot be used as given; the message is one sentence for the user."""
+
+
+def parse(prog: str, examples: str, arguments: Sequence[str], default: Flags) -> Flags:
+    """Flags to a configuration of `default`'s type; flags not given come from `default`.
+
+    Raises `ConfigError` for a flag or value that does not parse; `--help` prints and exits.
+    """
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(
+                type(default),
+                prog=prog,
+                args=list(arguments),
+                default=default,
+                config=(tyro.conf.OmitArgPrefixes,),
+            )
+    except SystemExit as exit_:
+        if exit_.code in (0, None):
+            print(examples)
+            sys.exit(0)
+    raise ConfigError(_first_sentence(errors.getvalue()))
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """Nested dictionary of JSON values; `from_json` is the inverse."""
+    return {
+        group: {key: str(v) if isinstance(v, Path) else v for key, v in values.items()}
+        for group, values in dataclasses.asdict(config).items()
+    }
+
+
+def from_json(kind: type[Flags], saved: dict[str, Any]) -> Flags:
+    """Inverse of `to_json`. Raises `ConfigError` for what another version wrote."""
+    try:
+        groups = {}
+        for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+            group = typing.cast(type, type(field.default))
+            values = dict(saved[field.name])
+            for key, annotation in typing.get_type_hints(group).items():
+                if values.get(key) is not None and Path in (
+                    annotation,
+                    *typing.get_args(annotation),
+                ):
+                    values[key] = Path(values[key])
+            groups[field.name] = group(**values)
+        return kind(**groups)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"the saved configuration was written by another version: {error}."
+        ) from None
+
+
+def contradictions(saved: Any, given: Any, free: Collection[str]) -> list[str]:
+    """Flags in which `given` departs from `saved` and which are not `free` to change.
+
+    The group `run` (where results go) is not compared.
+    """
+    found = []
+    for group in dataclasses.fields(saved):
+        if group.name == "run":
+            continue
+        before, after = getattr(saved, group.name), getattr(given, group.name)
+        for field in dataclasses.fields(before):
+            old, new = getattr(before, field.name), getattr(after, field.name)
+            if field.name not in free and old != new:
+                flag = "model" if field.name == "name" else field.name.replace("_", "-")
+                found.append(f"--{flag} {new} (the run has {old})")
+    return found
+
+
+def positive(flag: str, value: float | None) -> None:
+    """Raise `ConfigError` unless `value` is a finite number above 0."""
+    if value is None or not (value > 0 and math.isfinite(value)):
+        raise ConfigError(f"{flag} is {value}; a number above 0 expected.")
+
+
+def at_least(flag: str, value: int | None, least: int = 1) -> None:
+    """Raise `ConfigError` if there is a `value` and it is below `least`."""
+    if value is not None and value < least:
+        raise ConfigError(f"{flag} is {value}; a whole number of at least {least} expected.")
+
+
+def fraction(flag: str, value: float) -> None:
+    """Raise `ConfigError` unless `value` is at least 0 and below 1."""
+    if not 0 <= value < 1:
+        raise ConfigError(f"{flag} is {value}; at least 0 and below 1 expected.")
+
+
+def check_seed(seed: int) -> None:
+    """Raise `ConfigError` unless `seed` is what both frameworks take."""
+    if not 0 <= seed < 2**32:
+        raise ConfigError(f"--seed is {seed}; 0 to {2**32 - 1} expected.")
+
+
+def _first_sentence(box: str) -> str:
+    """The message in tyro's error box: the lines between its title and its first rule."""
+    lines: list[str] = []
+    for line in box.splitlines():
+        text = line.strip("│╭╮╰╯ ")
+        if line.startswith("╭") and not lines:
+            continue
+        if set(text) == {"─"}:
+            break
+        lines.append(text)
+    message = " ".join(part for part in lines if part) or "the flags cannot be read"
+    return message.rstrip(".") + "; see --help."
