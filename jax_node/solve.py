@@ -10,20 +10,24 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jax_node import runge_kutta
+from jax_node.adams import Adams, AdamsController, ExplicitAdams, ImplicitAdams, statistics
 from jax_node.adjoint import Augmented, Field, Forward, solve_by_adjoint
 from jax_node.rk4 import RK4
 from jax_node.step_size import FixedStep, first_step
 
-_ADAPTIVE: dict[str, Callable[[], diffrax.AbstractSolver]] = {
+_ADAPTIVE: dict[str, Callable[..., diffrax.AbstractSolver]] = {
     "dopri5": diffrax.Dopri5,
     "dopri8": diffrax.Dopri8,
     "tsit5": diffrax.Tsit5,
     "bosh3": diffrax.Bosh3,
+    "adams": Adams,
 }
-_FIXED: dict[str, Callable[[], diffrax.AbstractSolver]] = {
+_FIXED: dict[str, Callable[..., diffrax.AbstractSolver]] = {
     "euler": diffrax.Euler,
     "midpoint": diffrax.Midpoint,
     "rk4": RK4,
+    "explicit_adams": ExplicitAdams,
+    "implicit_adams": ImplicitAdams,
 }
 FIXED_STEP = tuple(_FIXED)
 SOLVERS = (*_ADAPTIVE, *_FIXED)
@@ -38,14 +42,16 @@ class Solution(NamedTuple):
     """A trajectory and what it cost.
 
     `ys` has the state at every observation time as its leading axis; `nfe` counts evaluations of
-    the vector field, `accepted` and `rejected` steps, `t` is the time reached, `ok` whether that
-    is the last time, with a finite state.
+    the vector field, `accepted` and `rejected` steps, `nonconverged` steps of `implicit_adams`
+    whose corrector did not converge; `t` is the time reached, `ok` whether that is the last time,
+    with a finite state.
     """
 
     ys: PyTree
     nfe: Int[Array, ""]
     accepted: Int[Array, ""]
     rejected: Int[Array, ""]
+    nonconverged: Int[Array, ""]
     t: Float[Array, ""]
     ok: Bool[Array, ""]
 
@@ -126,7 +132,9 @@ def solve(
     if backward is None:
         backward = jnp.zeros(2)
     ts = jnp.asarray(ts, jnp.result_type(*jax.tree.leaves(y0)))
-    method = (_ADAPTIVE | _FIXED)[solver]()
+    # Only implicit_adams has tolerances of its own: they end its corrector's iteration.
+    own = {"rtol": rtol, "atol": atol} if solver == "implicit_adams" else {}
+    method = (_ADAPTIVE | _FIXED)[solver](**own)
     by_steps = adjoint == "direct" and runge_kutta.supports(method)
     integrate = functools.partial(
         _integrate,
@@ -177,7 +185,11 @@ def _integrate(
 ):
     """Solve with diffrax: a `Forward`; with `keep_steps`, also `(times, states)` of all steps."""
     controller: diffrax.AbstractStepSizeController
-    if step_size is None:
+    adams = isinstance(solver, Adams | ExplicitAdams | ImplicitAdams)
+    if isinstance(solver, Adams):
+        dt0 = None
+        controller = AdamsController(rtol, atol, _norm)
+    elif step_size is None:
         order = solver.order(diffrax.ODETerm(field))
         dt0 = first_step(
             field, ts[0], ts[-1], y0, args, order=order, rtol=rtol, atol=atol, norm=_norm
@@ -199,7 +211,11 @@ def _integrate(
         dt0,
         y0,
         args,
-        saveat=diffrax.SaveAt(subs=(between, diffrax.SubSaveAt(t1=True), steps)),
+        saveat=diffrax.SaveAt(
+            subs=(between, diffrax.SubSaveAt(t1=True), steps),
+            solver_state=adams,
+            controller_state=adams,
+        ),
         stepsize_controller=controller,
         adjoint=diffrax_adjoint,
         max_steps=max_steps,
@@ -209,9 +225,14 @@ def _integrate(
     parts = [first, *(ys for ys in solution.ys[:2] if ys is not None)]
     ys = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
     finite = jax.tree.map(lambda leaf: jnp.all(jnp.isfinite(leaf[-1])), ys)
-    start, per_step = _evaluations(solver, adaptive=step_size is None)
+    if adams:
+        counted = statistics(solution)
+    else:
+        start, per_step = _evaluations(solver, adaptive=step_size is None)
+        counted = {"nfe": start + per_step * solution.stats["num_steps"]}
     stats = {
-        "nfe": start + per_step * solution.stats["num_steps"],
+        "nfe": counted["nfe"],
+        "nonconverged": counted.get("non_converged", jnp.zeros((), jnp.int32)),
         "accepted": solution.stats["num_accepted_steps"],
         "rejected": solution.stats["num_rejected_steps"],
         "t": solution.ts[1][0],

@@ -1,5 +1,18 @@
 """Adams multistep methods as diffrax solvers: with a fixed step, and with a controlled one."""
 
+from jax_node.adams.controller import AdamsController, AdamsControllerState
 from jax_node.adams.fixed import ExplicitAdams, FixedAdamsState, ImplicitAdams
+from jax_node.adams.statistics import statistics
+from jax_node.adams.variable import Adams, AdamsState, Tolerances
 
-__all__ = ["ExplicitAdams", "FixedAdamsState", "ImplicitAdams"]
+__all__ = [
+    "Adams",
+    "AdamsController",
+    "AdamsControllerState",
+    "AdamsState",
+    "ExplicitAdams",
+    "FixedAdamsState",
+    "ImplicitAdams",
+    "Tolerances",
+    "statistics",
+]

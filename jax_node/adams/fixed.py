@@ -36,15 +36,23 @@ from diffrax import (
     AbstractTerm,
     ThirdOrderHermitePolynomialInterpolation,
 )
-from jaxtyping import Array, Bool, Float, Inexact, Int, PyTree
+from jaxtyping import Array, Bool, Inexact, Int, PyTree
 
 from jax_node.adams import history
 from jax_node.adams.coefficients import fixed_step_tables
 
-# Kutta's 3/8 rule. Row i is where evaluation i is made; the last row is the step itself.
-_KUTTA_TIMES = np.array([0, 1 / 3, 2 / 3, 1, 1])
-_KUTTA = np.array(
-    [[0, 0, 0, 0], [1 / 3, 0, 0, 0], [-1 / 3, 1, 0, 0], [1, -1, 1, 0], [1 / 8, 3 / 8, 3 / 8, 1 / 8]]
+# Kutta's 3/8 rule, evaluation by evaluation, with k_0 = f_0 and s_i the running sum of the step:
+#   s_{i+1} = s_i + h b_i k_i
+#   d_{i+1} = h (new_i k_i + first_i k_0) + before_i d_i + sum_i s_{i+1},
+# which makes d_1 = h k_0 / 3, d_2 = h (k_1 - k_0 / 3), d_3 = h (k_2 - k_1 + k_0), d_4 = s_4.
+_TIMES = np.array([0, 1 / 3, 2 / 3, 1])
+_KUTTA = np.array(  # rows of new, first, before, sum, b
+    [
+        [1 / 3, 0, 0, 0, 1 / 8],
+        [1, -1 / 3, 0, 0, 3 / 8],
+        [1, 2 / 3, -1, 0, 3 / 8],
+        [0, 0, 0, 1, 1 / 8],
+    ]
 )
 _STARTING_HISTORY = 3  # derivatives that an Adams step needs
 
@@ -69,13 +77,12 @@ class FixedAdamsState(eqx.Module):
 class _Trip(eqx.Module):
     """What one evaluation of the vector field hands on to the next within a step."""
 
-    increment: Y  # the next evaluation is at y_n + increment
-    known: Y  # h * sum_j m_j f_j, the part of the corrector that does not change
-    stages: PyTree[Inexact[Array, "4 ..."]]  # Runge-Kutta derivatives
+    increment: Y  # d: the next evaluation is at y_n + d
+    known: Y  # h * sum_j m_j f_j of the corrector, or the running sum of the Runge-Kutta step
+    origin: Y  # f_0
     latest: Y
     active: Bool[Array, ""]
     converged: Bool[Array, ""]
-    derivatives: PyTree[Inexact[Array, "slots ..."]]
     nfe: Int[Array, ""]
 
 
@@ -115,110 +122,91 @@ class _FixedAdams(AbstractSolver[FixedAdamsState]):
         return jnp.asarray(True)
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
+        """One step: Runge-Kutta in the start-up, then Adams."""
         slots = self.max_order - 1
-        step_size = t1 - t0
+        h = t1 - t0
         slot = jnp.mod(solver_state.slot + 1, slots)
         count = jnp.minimum(jnp.where(made_jump, 0, solver_state.count) + 1, slots)
         starting = count < _STARTING_HISTORY
-        explicit, implicit, ahead, new = fixed_step_tables(slots)
         age = history.ages(slot, slots)
+        # Of each table, the weights of this order in the order of the ring; zero beyond `count`.
+        explicit, implicit, ahead = (
+            jnp.asarray(table, h.dtype)[count][age] for table in fixed_step_tables(slots)[:3]
+        )
+        implicit_new = jnp.asarray(fixed_step_tables(slots)[3], h.dtype)[count]
+        latest = age == 0  # f_0, not in the history yet
+        weights = jnp.where(starting | latest, 0, jnp.stack([explicit, implicit]))
+        past = history.combine(h * weights, solver_state.derivatives)
+        predicted, known = (jax.tree.map(lambda p, i=i: p[i], past) for i in range(2))
 
-        def by_age(table: Float[np.ndarray, "rows slots"]) -> Float[Array, " slots"]:
-            return jnp.asarray(table)[count][age]  # zero beyond `count`
+        # Adams in the terms of _KUTTA: after f_0 predict, then d = h m_new f + known.
+        trips = 1 + max(3, self.iterations)
+        then = jnp.arange(trips) > 0
+        zero, one = jnp.zeros_like(h), jnp.ones_like(h)
+        predict = jnp.stack([explicit @ latest, zero, zero, zero, implicit @ latest])
+        correct = jnp.stack([implicit_new, zero, zero, one, zero])
+        adams = jnp.where(then[:, None], correct, predict)
+        kutta = jnp.asarray(np.pad(_KUTTA, ((0, trips - 4), (0, 0))), h.dtype)
+        rules = jnp.where(starting, kutta, adams) * jnp.stack([h, h, one, one, h])
+        stages = jnp.asarray(np.pad(_TIMES, (0, trips - 4)), h.dtype)
+        times = jnp.where(starting, stages, then)
+        last = jnp.where(starting, 3, self.iterations)
 
-        def scaled(weights: Float[Array, " n"], past: PyTree[Inexact[Array, "n ..."]]) -> Y:
-            return jax.tree.map(
-                lambda s: (step_size * s).astype(s.dtype), history.combine(weights, past)
-            )
-
-        def start(trip: _Trip) -> tuple[Y, Y, Bool[Array, ""]]:
-            """First evaluation done: predict, or make the first Runge-Kutta stage."""
-            increment, known = jax.lax.cond(
-                starting,
-                lambda: (scaled(jnp.asarray(_KUTTA)[1], trip.stages), trip.known),
-                lambda: (
-                    scaled(by_age(explicit), trip.derivatives),
-                    scaled(by_age(implicit), trip.derivatives),
-                ),
-            )
-            return increment, known, jnp.logical_not(starting) & (self.iterations == 0)
-
-        def go_on(i: Int[Array, ""], trip: _Trip) -> tuple[Y, Y, Bool[Array, ""]]:
-            """Correct, or make the next Runge-Kutta stage."""
-
-            def correct():
-                weight = step_size * jnp.asarray(new)[count]
-                increment = jax.tree.map(
-                    lambda f, known: (weight * f).astype(f.dtype) + known, trip.latest, trip.known
-                )
-                return increment, self._converged(trip.increment, increment)
-
-            def stage():
-                row = jnp.asarray(_KUTTA)[jnp.minimum(i + 1, 4)]
-                return scaled(row, trip.stages), i == 3
-
-            increment, done = jax.lax.cond(starting, stage, correct)
-            return increment, trip.known, done
-
-        def evaluate(i: Int[Array, ""], trip: _Trip) -> _Trip:
-            time = jnp.where(starting, jnp.asarray(_KUTTA_TIMES, t0.dtype)[i], i > 0)
+        def evaluate(trip: _Trip, i, rule, time) -> _Trip:
             y = jax.tree.map(jnp.add, y0, trip.increment)
-            latest = history.evaluate(terms, t0 + time * step_size, y, args)
+            f = history.evaluate(terms, t0 + time * h, y, args)
             first = i == 0
-            trip = _Trip(
-                increment=trip.increment,
-                known=trip.known,
-                stages=history.push(trip.stages, latest, i),
-                latest=latest,
-                active=trip.active,
-                converged=trip.converged,
-                derivatives=jax.tree.map(
-                    lambda new, old: jnp.where(first, new, old),
-                    history.push(trip.derivatives, latest, slot),
-                    trip.derivatives,
-                ),
+            origin = jax.tree.map(lambda f, old: jnp.where(first, f, old), f, trip.origin)
+
+            def combine(f: Array, origin: Array, d: Array, known: Array, predicted: Array) -> Array:
+                new, by_origin, before, total, _ = rule.astype(f.dtype)
+                d = new * f + by_origin * origin + before * d + total * known
+                return jnp.where(first, d + predicted, d)
+
+            known = jax.tree.map(lambda k, f: k + rule[4].astype(f.dtype) * f, trip.known, f)
+            increment = jax.tree.map(combine, f, origin, trip.increment, known, predicted)
+            agree = ~starting & ~first & self._converged(trip.increment, increment)
+            done = agree | (starting & (i == last)) | (last == 0)
+            return _Trip(
+                increment=increment,
+                known=known,
+                origin=origin,
+                latest=f,
+                active=~done & (i < last),
+                converged=done,
                 nfe=trip.nfe + 1,
             )
-            increment, known, done = jax.lax.cond(first, start, lambda trip: go_on(i, trip), trip)
-            return eqx.tree_at(
-                lambda trip: (trip.increment, trip.known, trip.active, trip.converged),
-                trip,
-                (increment, known, ~done & (i < jnp.where(starting, 3, self.iterations)), done),
-            )
 
-        def body(trip: _Trip, i: Int[Array, ""]) -> tuple[_Trip, None]:
-            return jax.lax.cond(trip.active, evaluate, lambda _, trip: trip, i, trip), None
+        def body(trip: _Trip, inputs) -> tuple[_Trip, None]:
+            return jax.lax.cond(trip.active, evaluate, lambda trip, *_: trip, trip, *inputs), None
 
         # One scan over all evaluations of a step, so that the vector field is compiled once.
         zeros = jax.tree.map(jnp.zeros_like, y0)
         trip = _Trip(
             increment=zeros,
-            known=zeros,
-            stages=history.empty(y0, 4),
+            known=known,
+            origin=zeros,
             latest=zeros,
             active=jnp.asarray(True),
             converged=jnp.asarray(False),
-            derivatives=solver_state.derivatives,
             nfe=solver_state.nfe,
         )
-        trips = jnp.arange(1 + max(3, self.iterations), dtype=jnp.int32)
-        trip, _ = jax.lax.scan(body, trip, trips)
+        trip, _ = jax.lax.scan(body, trip, (jnp.arange(trips), rules, times))
 
         y1 = jax.tree.map(jnp.add, y0, trip.increment)
-        failed = jnp.logical_not(trip.converged)
+        failed = ~trip.converged
         state = FixedAdamsState(
-            derivatives=trip.derivatives,
+            derivatives=history.push(solver_state.derivatives, trip.origin, slot),
             slot=slot,
             count=count - failed,
             nfe=trip.nfe,
             non_converged=solver_state.non_converged + failed,
         )
-        f0 = history.combine(1.0 * (age == 0), trip.derivatives)
         f1 = trip.latest
         if self.iterations == 0:
-            beyond = history.combine(by_age(ahead), trip.derivatives)
+            beyond = history.combine(ahead, state.derivatives)
             f1 = jax.tree.map(lambda a, b: jnp.where(starting, a, b), f1, beyond)
-        k0, k1 = jax.tree.map(lambda f: (step_size * f).astype(f.dtype), (f0, f1))
+        k0, k1 = jax.tree.map(lambda f: (h * f).astype(f.dtype), (trip.origin, f1))
         return y1, None, dict(y0=y0, y1=y1, k0=k0, k1=k1), state, RESULTS.successful
 
 
@@ -228,7 +216,7 @@ class ExplicitAdams(_FixedAdams):
     One evaluation a step after two Runge-Kutta steps; order `max_order` - 1 at full history.
     Dense output is cubic Hermite.
 
-    Beware of its stability: on y' = lambda y it needs -0.3 < h * lambda at order 4 and -0.002 at
+    Beware of its stability: on y' = lambda y it needs -0.3 < h * lambda at order 4 and -0.003 at
     order 11, the default's.
 
     **Arguments:** `max_order`: 4 to 20, of which torchdiffeq's default is 12.

@@ -36,6 +36,13 @@ def push(
     return jax.tree.map(leaf, history, derivative)
 
 
+def at(history: PyTree[Inexact[Array, "slots ..."]], slot: Int[Array, ""]) -> PyTree:
+    """Return the derivative in place `slot`."""
+    return jax.tree.map(
+        lambda past: jax.lax.dynamic_index_in_dim(past, slot, keepdims=False), history
+    )
+
+
 def ages(slot: Int[Array, ""], slots: int) -> Int[Array, " slots"]:
     """Return how many steps ago each place was written, when `slot` is the latest."""
     return jnp.mod(slot - jnp.arange(slots), slots)
