@@ -64,15 +64,15 @@ def dissipative(rate: float) -> Problem:
     return Problem("dissipative", _in_jax, _in_torch, params, np.zeros(2), TS, numpy=_in_numpy)
 
 
-def measure(rates: tuple[float, ...] = RATES) -> Breakdown:
-    """Gradients by every method with dopri5 at rtol = atol = 1e-6 and each rate."""
+def measure(rates: tuple[float, ...] = RATES, adjoints: tuple[str, ...] | None = None) -> Breakdown:
+    """Gradients by every method (or `adjoints`) with dopri5 at rtol = atol = 1e-6, each rate."""
     errors: dict[str, list[float]] = {}
     failures = []
     for rate in rates:
         problem = dissipative(rate)
         loss = cotangent(problem, TS)
         exact = gradients.reference_gradient(problem, TS)
-        for side, adjoint in gradients.methods("dopri5"):
+        for side, adjoint in gradients.methods("dopri5", adjoints):
             name = f"{side} {adjoint}"
             try:
                 run = gradients.SIDES[side].run(

@@ -64,7 +64,7 @@ def run(
     )
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=64)
 def _compiled(
     field: Callable, solver: str, adjoint: str, differentiate: bool, max_steps: int
 ) -> Callable:
@@ -106,7 +106,7 @@ def step_times(problem: Problem, solver: str, tolerance: float, ts: np.ndarray) 
     return times[np.isfinite(times)]
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=64)
 def _stepper(field: Callable, solver: str) -> Callable:
     # `solve` keeps no step times: what it does is done again, by the same parts.
     method: Any = {

@@ -22,7 +22,10 @@ from crosscheck.check import Check
 from crosscheck.problem import Problem
 from jax_node.solve import FIXED_STEP
 
-SWEPT_CONV = (1e-3, 1e-4, 1e-5, 1e-6)  # kinks make tighter ones long
+# The kinks of ReLU make an adaptive solve long: with dopri5 at 1e-6 the adjoint of the MNIST field
+# takes thousands of evaluations.
+CONV_TOLERANCE = 1e-4
+CONV_TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5)
 
 
 @dataclass
@@ -93,9 +96,9 @@ def run(quick: bool, say: Callable[[str], None]) -> Findings:
                 for solver in trajectories.common_solvers():
                     if solver not in FIXED_STEP:
                         findings.sweeps.append(trajectories.sweep(problem, solver))
-            findings.sweeps.append(trajectories.sweep(conv, "dopri5", SWEPT_CONV))
+            findings.sweeps.append(trajectories.sweep(conv, "dopri5", CONV_TOLERANCES))
             findings.gradient_sweeps.append(gradients.sweep(problems[1]))
-            findings.gradient_sweeps.append(gradients.sweep(conv, "dopri5", SWEPT_CONV))
+            findings.gradient_sweeps.append(gradients.sweep(conv, "dopri5", CONV_TOLERANCES))
         for swept in findings.sweeps:
             findings.checks += trajectories.sweep_checks(swept)
         for swept_gradient in findings.gradient_sweeps:
@@ -134,7 +137,8 @@ def _gradients(
         return
     for problem in (*problems, conv):
         for solver in trajectories.common_solvers():
-            yield problem, solver, "float64", None
+            if problem is not conv or solver in (*FIXED_STEP, "dopri5"):
+                yield problem, solver, "float64", None
     for problem in (problems[2], conv):
         for solver in ("euler", "rk4", "dopri5"):
             yield problem, solver, "float32", None
@@ -148,7 +152,7 @@ def _gradient(
     adjoints: tuple[str, ...] | None,
 ) -> None:
     large = problem.name == "conv"
-    value = 1 / 4 if large and solver in FIXED_STEP else None
+    value = (1 / 4 if solver in FIXED_STEP else CONV_TOLERANCE) if large else None
     ts = fields.THREE_EQUAL if large else fields.THREE
     halve = problem.smooth and solver in FIXED_STEP and dtype == "float64"
     square = gradients.square(

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from crosscheck.compare import compare
+from crosscheck.own_field import compare
 
 
 def assert_same(
