@@ -94,5 +94,7 @@ def _resolve_solver(model: Model, solver: Solver) -> Solver:
     if solver.solver is None and model.name == "rknet" and step_size is None:
         step_size = 0.25
     torch_adjoint = {"odenet": "adjoint", "rknet": "direct"}[model.name]
-    adjoint = solver.adjoint or {"jax": "direct", "torch": torch_adjoint}[model.framework]
+    # JAX's fast `direct` is for Runge-Kutta methods; with Adams it would store all that may be.
+    jax_adjoint = "checkpoint" if "adams" in method else "direct"
+    adjoint = solver.adjoint or {"jax": jax_adjoint, "torch": torch_adjoint}[model.framework]
     return dataclasses.replace(solver, solver=method, adjoint=adjoint, step_size=step_size)
