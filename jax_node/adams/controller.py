@@ -16,7 +16,7 @@ from jax_node.adams import history
 from jax_node.adams.variable import ERROR_ORDER, SAFETY
 
 _STRETCH = 1.05  # a rest this much longer than the step is taken in one
-_LARGEST, _SMALLEST, _NOT_FINITE = 4.0, 1e-3, 0.1  # factors of the step size
+_LARGEST, _SMALLEST, _NOT_FINITE = 10.0, 1e-3, 0.1  # factors of the step size
 
 Y = PyTree[Inexact[Array, "..."]]
 

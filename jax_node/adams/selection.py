@@ -23,8 +23,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 _AIM = 0.3
 _WORTHWHILE = 1.2
-_GROWTH = 2.0
-_STARTING_GROWTH = 4.0
+_GROWTH = 2.0  # more would crowd the past points: weights become large and magnify rounding errors
+_FIRST_GROWTH = 10.0
 _SHRINK_ACCEPTED = 0.91
 _SHRINK_REJECTED = 0.7
 _SHRINK_MOST = 0.2
@@ -75,7 +75,7 @@ def select(
         jnp.minimum(ratio, _GROWTH),
         jnp.where(ratio >= 1, 1, jnp.clip(ratio, _SHRINK_ACCEPTED, 0.95)),
     )
-    growing = jnp.clip(ratio, _GROWTH, _STARTING_GROWTH)
+    growing = jnp.clip(ratio, _GROWTH, jnp.where(order == 1, _FIRST_GROWTH, _GROWTH))
     least = jnp.where(order == 1, _SHRINK_FIRST_ORDER, _SHRINK_MOST)
     cut = jnp.where(
         jnp.isfinite(same), jnp.clip(0.9 * ratio, least, _SHRINK_REJECTED), _SHRINK_NOT_FINITE

@@ -186,7 +186,7 @@ def driven(p, tol, adjoint, times=True):
 
 @pytest.fixture(scope="module")
 def finite_differences():
-    """Central differences of a tight solve; they err by h^2 / 6 of a third derivative of order 1."""
+    """Central differences of a tight solve; the third derivative adds about h^2 / 6."""
     h = 1e-3
     points = np.array(POINT) + h * np.concatenate([np.eye(3), -np.eye(3)])
     one = lambda p: driven(p, 1e-12, diffrax.RecursiveCheckpointAdjoint())
