@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -24,8 +25,19 @@ class TrainingProgress:
     Used as a context manager around the training loop.
     """
 
-    def __init__(self, epochs: int, done: int, steps_per_epoch: int, console: Console):
+    def __init__(
+        self,
+        epochs: int,
+        done: int,
+        steps_per_epoch: int,
+        console: Console,
+        *,
+        status: Callable[[dict[str, float]], str] | None = None,
+        line: Callable[[dict[str, Any], int], str] | None = None,
+    ):
+        """`status` words a step, `line` an epoch; by default those of MNIST."""
         self.console = console
+        self._status, self._line = status or step_status, line or epoch_line
         self._epochs = epochs
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -59,16 +71,24 @@ class TrainingProgress:
 
     def step(self, epoch: int, metrics: dict[str, float]) -> None:
         """Show one training step."""
-        status = f"loss {metrics['loss']:.3f}  accuracy {metrics['accuracy']:.1%}"
-        if metrics["nfe_forward"]:
-            status += f"  NFE {metrics['nfe_forward']:.0f}+{metrics['nfe_backward']:.0f}"
         self._bar.update(
-            self._task, advance=1, description=f"epoch {epoch}/{self._epochs}", status=status
+            self._task,
+            advance=1,
+            description=f"epoch {epoch}/{self._epochs}",
+            status=self._status(metrics),
         )
 
     def epoch(self, row: dict[str, Any]) -> None:
         """Print one epoch's line."""
-        self.console.print(epoch_line(row, self._epochs), highlight=False, soft_wrap=True)
+        self.console.print(self._line(row, self._epochs), highlight=False, soft_wrap=True)
+
+
+def step_status(metrics: dict[str, float]) -> str:
+    """One training step in words."""
+    status = f"loss {metrics['loss']:.3f}  accuracy {metrics['accuracy']:.1%}"
+    if metrics["nfe_forward"]:
+        status += f"  NFE {metrics['nfe_forward']:.0f}+{metrics['nfe_backward']:.0f}"
+    return status
 
 
 def epoch_line(row: dict[str, Any], epochs: int) -> str:

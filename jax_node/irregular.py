@@ -1,0 +1,71 @@
+"""Solve for many samples at once, each observed at its own times.
+
+A batched solve has one clock. Here it counts observations: on the k-th interval, time is
+`t = t_k + s (t_{k+1} - t_k)` with `s` from 0 to 1, where `t_k` is each sample's own, so that
+`dy/ds = (t_{k+1} - t_k) f(t, y)`. Every step lands on an observation of every sample; nothing is
+padded, interpolated or waited for, and the gradient with respect to the times is that of the
+computed states. A sample with fewer observations repeats its last time and stands still there.
+"""
+
+import diffrax
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from jax_node.adjoint import Field
+from jax_node.rk4 import RK4
+from jax_node.runge_kutta import step
+
+METHODS = {"euler": diffrax.Euler, "midpoint": diffrax.Midpoint, "rk4": RK4}
+
+
+def solve_at(
+    field: Field,
+    y0: Float[Array, " batch *state"],
+    ts: Float[Array, "batch times"],
+    args: PyTree = None,
+    *,
+    solver: str = "rk4",
+    substeps: int = 1,
+) -> Float[Array, " batch times *state"]:
+    """The states of `dy/dt = field(t, y, args)`, `y(ts[:, 0]) = y0`, at each sample's own times.
+
+    Args:
+        field: maps times `[batch]` and states to derivatives, sample by sample.
+        y0: initial states.
+        ts: observation times; within a row never decreasing (or never increasing).
+        args: parameters of the field.
+        solver: a name in `METHODS`.
+        substeps: equal steps between two observations.
+
+    Gradients are those of the computed states (discretise-then-optimise), in all arguments.
+
+    Raises:
+        ValueError: the solver is not in `METHODS`.
+    """
+    if solver not in METHODS:
+        raise ValueError(
+            f"solver {solver!r} does not step from observation to observation: choose one of "
+            f"{', '.join(METHODS)}"
+        )
+    method = METHODS[solver]()
+    column = lambda t: t.reshape(t.shape + (1,) * (y0.ndim - 1))
+
+    clock = jnp.linspace(0, 1, substeps + 1, dtype=ts.dtype)
+
+    def interval(y, times):
+        start, gap = times
+        scaled = lambda s, y, args: column(gap) * field(start + s * gap, y, args)
+
+        def substep(y, s):
+            y, _ = step(scaled, method, s[0], s[1], y, args, last_stage=False)
+            return y, None
+
+        if substeps == 1:
+            y, _ = substep(y, clock[:2])
+        else:
+            y, _ = jax.lax.scan(substep, y, jnp.stack([clock[:-1], clock[1:]], axis=1))
+        return y, y
+
+    _, ys = jax.lax.scan(interval, y0, (ts[:, :-1].T, jnp.diff(ts, axis=1).T))
+    return jnp.concatenate([y0[:, None], jnp.moveaxis(ys, 0, 1)], axis=1)

@@ -1,0 +1,61 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from jax_node.irregular import METHODS, solve_at
+
+
+def decay(t, y, rate):
+    return -rate * y + jnp.cos(t)[:, None]
+
+
+def exact(ts, rate):
+    """The solution of `decay` from 1 at each sample's first time."""
+    forced = lambda t: ((rate * np.cos(t) + np.sin(t)) / (1 + rate**2))[:, :, None]
+    start = ts[:, :1]
+    return forced(ts) + (1 - forced(start)) * np.exp(-rate * (ts - start))[:, :, None]
+
+
+@pytest.fixture
+def times():
+    return jnp.asarray(np.sort(np.random.default_rng(0).uniform(0, 2, (3, 7)), axis=1))
+
+
+@pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("midpoint", 2), ("rk4", 4)])
+def test_each_sample_is_solved_at_its_own_times_at_the_methods_order(times, solver, order):
+    y0 = jnp.ones((3, 2))
+    truth = exact(times, 1.3)
+    errors = [
+        np.abs(solve_at(decay, y0, times, 1.3, solver=solver, substeps=n) - truth).max()
+        for n in (16, 32)
+    ]
+    # Halving the step divides the error by 2^order; 0.3 for the next term of the expansion.
+    assert abs(np.log2(errors[0] / errors[1]) - order) < 0.3
+
+
+def test_gradients_in_state_times_and_parameters(times):
+    total = lambda y0, ts, rate: jnp.sum(
+        jnp.sin(solve_at(decay, jnp.asarray(y0), jnp.asarray(ts), rate, substeps=2))
+    )
+    check_grads(total, (jnp.ones((3, 2)), times, 1.3), order=1, modes=["rev"])
+
+
+def test_the_gradient_in_the_last_time_is_the_slope_there(times):
+    # dy(t1)/dt1 = f(t1, y(t1)); rk4 with steps of about 0.02 has errors of 1e-8.
+    total = lambda ts: solve_at(decay, jnp.ones((3, 2)), ts, 1.3, substeps=20)[:, -1].sum()
+    ys = solve_at(decay, jnp.ones((3, 2)), times, 1.3, substeps=20)[:, -1]
+    slope = decay(times[:, -1], ys, 1.3).sum(1)
+    assert jax.grad(total)(times)[:, -1] == pytest.approx(np.asarray(slope), rel=1e-7)
+
+
+def test_a_repeated_time_stands_still(times):
+    padded = jnp.concatenate([times, times[:, -1:]], axis=1)
+    ys = solve_at(decay, jnp.ones((3, 2)), padded, 1.3)
+    assert (ys[:, -1] == ys[:, -2]).all()
+
+
+def test_a_solver_that_cannot_is_answered_with_the_list(times):
+    with pytest.raises(ValueError, match=", ".join(METHODS)):
+        solve_at(decay, jnp.ones((3, 2)), times, 1.3, solver="dopri5")

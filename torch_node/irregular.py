@@ -1,0 +1,50 @@
+"""Solve for many samples at once, each observed at its own times; see jax_node/irregular.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torchdiffeq import odeint
+
+METHODS = ("euler", "midpoint", "rk4")
+
+
+def solve_at(
+    field: Callable[[Tensor, Tensor], Tensor],
+    y0: Float[Tensor, " batch *state"],
+    ts: Float[Tensor, "batch times"],
+    *,
+    solver: str = "rk4",
+    substeps: int = 1,
+) -> Float[Tensor, " batch times *state"]:
+    """The states of `dy/dt = field(t, y)`, `y(ts[:, 0]) = y0`, at each sample's own times.
+
+    Args:
+        field: maps times `[batch]` and states to derivatives, sample by sample.
+        y0: initial states.
+        ts: observation times; within a row never decreasing (or never increasing).
+        solver: a name in METHODS.
+        substeps: equal steps between two observations.
+
+    Gradients are those of the computed states (discretise-then-optimise), in all arguments.
+    Raises ValueError if the solver is not in METHODS.
+    """
+    if solver not in METHODS:
+        raise ValueError(
+            f"solver {solver!r} does not step from observation to observation; choose one of "
+            f"{', '.join(METHODS)}"
+        )
+    clock = torch.linspace(0, 1, substeps + 1, dtype=ts.dtype, device=ts.device)
+    ys = [y0]
+    for start, end in zip(ts[:, :-1].T, ts[:, 1:].T, strict=True):
+        gap = end - start
+
+        def scaled(s: Tensor, y: Tensor, start: Tensor = start, gap: Tensor = gap) -> Tensor:
+            column = gap.reshape(-1, *[1] * (y.ndim - 1))
+            return column * field(start + s * gap, y)
+
+        ys.append(odeint(scaled, ys[-1], clock, method=solver)[-1])
+    return torch.stack(ys, dim=1)
