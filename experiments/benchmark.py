@@ -28,8 +28,8 @@ from tyro.conf import arg
 import jax_node.train as jax_train
 import torch_node.train as torch_train
 from crosscheck import weights
-from experiments import data, results
-from jax_node import models
+from experiments import data, memory, results
+from jax_node import models, solve
 
 # name: (model, solver, step size, JAX gradient, torch gradient; None to only predict)
 CASES: dict[str, tuple[str, str | None, float | None, str | None, str | None]] = {
@@ -67,6 +67,7 @@ def main() -> int:
     if flags.batch_size < 1 or flags.repeats < 1:
         print("benchmark.py: --batch-size and --repeats must be at least 1", file=sys.stderr)
         return 2
+    memory.keep_freed_memory()  # for both sides, as the experiments do
     console = Console()
     names = QUICK if flags.quick else tuple(CASES)
     rows = [
@@ -117,7 +118,7 @@ def make_learner(
     }
     if side == "jax":
         return jax_train.Learner(**options)
-    drawn = models.build(model, solver=lambda *_: None, seed=0)
+    drawn = models.build(model, solver=solve.solve, seed=0)
     twin = torch_train.Learner(**options)
     weights.into_torch(twin.model, weights.to_torch(weights.of_jax(drawn)))
     return twin
@@ -126,7 +127,8 @@ def make_learner(
 def measure(name: str, flags: Flags) -> dict[str, Any]:
     """Times, NFE and memory of both sides of a case."""
     sides = {side: calls(name, side, flags.batch_size) for side in ("jax", "torch")}
-    first, times, nfe = {}, {side: [] for side in sides}, {}
+    first, nfe = {}, {}
+    times: dict[str, list[float]] = {side: [] for side in sides}
     for side, call in sides.items():
         first[side], nfe[side] = timed(call)
     for _ in range(flags.repeats):
@@ -158,6 +160,7 @@ def timed(call: Callable[[], dict[str, float]]) -> tuple[float, dict[str, float]
 
 def peak_memory(name: str, side: str, batch_size: int) -> float:
     """Megabytes by which two calls raise this process's peak resident set."""
+    memory.keep_freed_memory()
     call = calls(name, side, batch_size)
     before = resident()
     call()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from experiments import memory
 from experiments.flags import ConfigError
 from experiments.idx import DataError
 from experiments.results import RunError
@@ -23,6 +24,7 @@ def guard(
 ) -> int:
     """Run a command line; returns the exit code: 0, 1 for a failed run, 2 for bad input."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    memory.keep_freed_memory()
     # JAX keeps compiled programs there, so that only the first run on a machine waits for them.
     cache = Path.home() / ".cache" / "neural-ode" / "jax"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
