@@ -78,7 +78,8 @@ def train(
         if step % every == 0:
             rows.append({"step": step, **measure(learner.state.weights)})
         try:
-            metrics = learner.train_step(*next(batches), case.lr)
+            images, labels = next(batches)
+            metrics = learner.train_step(images, labels, case.lr)
         except (SolveError, NonFiniteLossError) as error:
             end = f"stopped at step {step}: {error}"
             break
@@ -132,7 +133,7 @@ class Measurement:
         model = self._model(ours, weights)
         y0 = exact.ys[0]
         steepness = [
-            probe.lipschitz(lambda y, t=t: model.field(jnp.float32(t), y), y, jax.random.key(0))
+            probe.lipschitz(functools.partial(model.field, jnp.float32(t)), y, jax.random.key(0))
             for t, y in ((0.0, y0), (1.0, exact.ys[-1]))
         ]
         difference = jnp.linalg.norm(solution.ys[-1] - exact.ys[-1])
@@ -147,4 +148,6 @@ class Measurement:
 
     def _model(self, solver, weights) -> models.ODENet:
         graph, _ = nnx.split(models.build("odenet", solver=solver), nnx.Param)
-        return nnx.merge(graph, weights)
+        model = nnx.merge(graph, weights)
+        assert isinstance(model, models.ODENet)
+        return model
