@@ -1,0 +1,175 @@
+"""Continuous normalising flows, flow matching, and a discrete flow; see jax_node/cnf.py."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from torch_node.learn import Learner
+from torch_node.mlp import MLP
+from torch_node.solve import solve
+
+Points = Float[Tensor, "batch dim"]
+LogDensity = Float[Tensor, " batch"]
+
+
+class Velocity(nn.Module):
+    """The field f(t, y): a tanh network of [y, t]."""
+
+    def __init__(self, dim: int, width: int) -> None:
+        super().__init__()
+        self.net = MLP((dim + 1, width, width, dim))
+
+    def forward(self, t: Float[Tensor, "..."], y: Points) -> Points:
+        """Velocities at one time, or at a time for each point."""
+        column = t.reshape(-1, 1).to(y.dtype).expand(len(y), 1)
+        return self.net(torch.cat([y, column], dim=1))
+
+
+class Coupling(nn.Module):
+    """The discrete baseline: affine coupling layers (RealNVP, Dinh et al. 2017)."""
+
+    def __init__(self, dim: int, width: int, layers: int) -> None:
+        super().__init__()
+        halves = (dim // 2, dim - dim // 2)
+        self.nets = nn.ModuleList(
+            [MLP((halves[i % 2], width, width, 2 * halves[1 - i % 2])) for i in range(layers)]
+        )
+
+    def forward(self, x: Points) -> tuple[Points, LogDensity]:
+        """Noise, and the log-determinant of the map to it."""
+        cut, total = x.shape[1] // 2, x.new_zeros(len(x))
+        parts = [x[:, :cut], x[:, cut:]]
+        for i, net in enumerate(self.nets):
+            scale, shift = net(parts[i % 2]).chunk(2, dim=1)
+            scale = 2 * torch.tanh(scale)
+            parts[1 - i % 2] = parts[1 - i % 2] * torch.exp(scale) + shift
+            total = total + scale.sum(1)
+        return torch.cat(parts, dim=1), total
+
+
+class Flows(nn.Module):
+    """The same field twice, for likelihood and for flow matching, and the discrete flow."""
+
+    def __init__(self, dim: int, width: int, layers: int) -> None:
+        super().__init__()
+        self.cnf, self.matching = Velocity(dim, width), Velocity(dim, width)
+        self.coupling = Coupling(dim, width, layers)
+
+
+def normal(x: Points) -> LogDensity:
+    """Log-density of the standard normal."""
+    return -0.5 * (x**2).sum(1) - 0.5 * x.shape[1] * math.log(2 * math.pi)
+
+
+def log_density(
+    velocity: Velocity,
+    x: Points,
+    probe: Points | None = None,
+    *,
+    solver: str = "dopri5",
+    step_size: float | None = None,
+    tolerance: float = 1e-5,
+) -> tuple[LogDensity, Points]:
+    """Log-density at x, and the noise that x comes from; as in jax_node/cnf.py."""
+    dim = x.shape[1]
+
+    def augmented(t: Tensor, state: Tensor) -> Tensor:
+        with torch.enable_grad():
+            y = state[:, :dim]
+            y = y if y.requires_grad else y.requires_grad_()
+            out = velocity(t, y)
+            ask = functools.partial(torch.autograd.grad, inputs=y, create_graph=True)
+            if probe is None:
+                diagonal = [ask(out[:, i].sum())[0][:, i] for i in range(dim)]
+                trace = torch.stack(diagonal).sum(0)
+            else:
+                trace = (ask((out * probe).sum())[0] * probe).sum(1)
+        return torch.cat([out, trace[:, None]], dim=1)
+
+    solution = solve(
+        augmented,
+        torch.cat([x, x.new_zeros(len(x), 1)], dim=1),
+        torch.tensor([1.0, 0.0], dtype=x.dtype, device=x.device),
+        solver=solver,
+        adjoint="direct",
+        rtol=tolerance,
+        atol=tolerance,
+        step_size=step_size,
+        max_steps=256,
+    )
+    last = solution.ys[-1]
+    return normal(last[:, :dim]) + last[:, dim], last[:, :dim]
+
+
+def transport(
+    velocity: Velocity, y: Points, ts: Float[Tensor, " times"]
+) -> Float[Tensor, "times batch dim"]:
+    """Points moved from time ts[0] to every time, by dopri5 at 1e-5."""
+    return solve(velocity, y, ts, solver="dopri5", adjoint="direct", rtol=1e-5, atol=1e-5).ys
+
+
+def loss(
+    model: Flows, batch: Mapping[str, Tensor], *, trace: str, steps: int
+) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+    """Sum of three losses that share no parameter, as in jax_node/cnf.py."""
+    x, noise, t = batch["x"], batch["noise"], batch["t"][:, None]
+    probe = batch["probe"] if trace == "hutchinson" else None
+    logp, _ = log_density(model.cnf, x, probe, solver="rk4", step_size=1 / steps)
+    z, determinant = model.coupling(x)
+    found = model.matching(batch["t"], (1 - t) * noise + t * x)
+    parts = {
+        "cnf": -logp.mean(),
+        "coupling": -(normal(z) + determinant).mean(),
+        "matching": ((found - (x - noise)) ** 2).mean(),
+    }
+    return parts["cnf"] + parts["coupling"] + parts["matching"], parts
+
+
+def evaluate(model: Flows, x: Points) -> tuple[LogDensity, LogDensity, LogDensity]:
+    """Log-densities with the exact trace: continuous flow, flow matching, discrete flow."""
+    z, determinant = model.coupling(x)
+    found = [log_density(flow, x)[0].detach() for flow in (model.cnf, model.matching)]
+    return found[0], found[1], normal(z) + determinant
+
+
+def generate(
+    model: Flows, noise: Points, ts: Float[Tensor, " times"]
+) -> tuple[Float[Tensor, "times batch dim"], Float[Tensor, "times batch dim"]]:
+    """Noise moved to data by both continuous flows, at the times on the way."""
+    return transport(model.cnf, noise, ts), transport(model.matching, noise, ts)
+
+
+def round_trip(model: Flows, x: Points) -> Points:
+    """Data moved to noise and back by the continuous flow."""
+    noise = log_density(model.cnf, x)[1].detach()
+    return transport(model.cnf, noise, torch.tensor([0.0, 1.0], dtype=x.dtype))[-1]
+
+
+def build(dim: int, *, width: int, layers: int, seed: int) -> Flows:
+    """A model with weights drawn from `seed` in float32."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Flows(dim, width, layers)
+
+
+def learner(
+    dim: int,
+    *,
+    width: int,
+    layers: int,
+    seed: int,
+    trace: str,
+    steps: int,
+    precision: str,
+    device: str,
+) -> Learner:
+    """The model and its loss, ready to train."""
+    objective = functools.partial(loss, trace=trace, steps=steps)
+    model = build(dim, width=width, layers=layers, seed=seed)
+    return Learner(model, objective, precision=precision, device=device)
