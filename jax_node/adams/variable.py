@@ -46,7 +46,8 @@ _SETTLED = 0.1
 _REJECTED_BEFORE = (
     0.9  # a step this much shorter than expected follows a rejection: lower the order
 )
-_RESTART = 0.02  # and one this short follows several: the history is of no use, start again
+_STRETCHED = 4.0  # a history this many times longer than as many steps of the present size
+_SMOOTH = 0.5  # the history must predict the new derivative this much better than the latest one
 ERROR_ORDER = 2  # what the error is scaled to (see `Adams`), and order 1's own
 SAFETY = 0.9  # that of diffrax's PID controller
 
@@ -93,6 +94,7 @@ class _Trip(eqx.Module):
     latest: Y  # derivative
     active: Bool[Array, ""]  # whether the next evaluation is made
     accepted: Bool[Array, ""]
+    broken: Bool[Array, ""]  # whether the history was of no use
     sizes: Float[Array, "3"]  # norms of D_{k-2}, D_{k-1}, D_k
     correction: Float[Array, ""]  # norm of the corrector's move
     change: Float[Array, ""]  # norm of what that move changed in the derivative
@@ -168,7 +170,7 @@ class Adams(AbstractAdaptiveSolver[AdamsState], AbstractImplicitSolver[AdamsStat
         h = t1 - t0
 
         shorter = h / state.expected
-        restart = jnp.asarray(made_jump) | (shorter < _RESTART)
+        restart = jnp.asarray(made_jump)
         rejected_before = shorter < _REJECTED_BEFORE
         k = jnp.where(restart, 1, jnp.maximum(state.order - rejected_before, 1))
         count = jnp.where(restart, 1, state.count)
@@ -199,7 +201,9 @@ class Adams(AbstractAdaptiveSolver[AdamsState], AbstractImplicitSolver[AdamsStat
         error_weight = h_fixed * integral_of_products(oldest_at_end, age < k)
         corrector = h * integral_of_products(x, age < k)
         predictor = h * lagrange_integrals(x, age < k, jnp.ones_like(h))
-        combined = history.combine(jnp.concatenate([predictor[None], old_weights]), derivatives)
+        latest = 1.0 * (age == 0)
+        rows = jnp.concatenate([predictor[None], old_weights, latest[None]])
+        combined = history.combine(rows, derivatives)
 
         def difference(i: int, f: Y, weight: Float[Array, ""]) -> Y:
             """Return weight * D_j for the i-th of j = k - 2, ..., k + 1, with f at the end."""
@@ -214,13 +218,30 @@ class Adams(AbstractAdaptiveSolver[AdamsState], AbstractImplicitSolver[AdamsStat
 
         def correct(trip: _Trip, f: Y) -> _Trip:
             """The derivative at the predicted state is known: correct, and judge the step."""
-            move = difference(2, f, corrector)
-            y1 = jax.tree.map(jnp.add, trip.at, move)
+            y1 = jax.tree.map(jnp.add, trip.at, difference(2, f, corrector))
             sizes = jnp.stack([size(difference(i, f, jnp.ones_like(h)), y1) for i in range(3)])
-            correction = size(move, y1)
-            accepted = jnp.abs(error_weight) * sizes[2] <= 1  # false if not finite
+            error = jnp.abs(error_weight) * sizes[2]
+            # After a rejection, and while the past points are far for this step's size: is the
+            # field smooth? Far points count little in the corrector, and its error estimate would
+            # take a jump for a small error.
+            change = size(jax.tree.map(lambda c, f: f - c[5], combined, f), y1)
+            missed = sizes[2] / new_weights[2]
+            reach = -jnp.min(jnp.where(age < k, x_fixed, 0))
+            doubtful = rejected_before | (reach > _STRETCHED * k)
+            broken = doubtful & (k > 1) & (missed > _SMOOTH * change)
+            y1 = jax.tree.map(
+                lambda y, c, f, y1: jnp.where(broken, y + h / 2 * (c[5] + f), y1).astype(y.dtype),
+                y0,
+                combined,
+                f,
+                y1,
+            )
+            error = jnp.where(broken, h_fixed / 2 * change, error)
+            sizes = jnp.where(broken, jnp.stack([change] * 3), sizes)
+            correction = size(jax.tree.map(jnp.subtract, y1, trip.at), y1)
+            accepted = error <= 1  # false if not finite
             active = accepted & (correction > _SETTLED)
-            return _Trip(y1, f, active, accepted, sizes, correction, trip.change, trip.nfe)
+            return _Trip(y1, f, active, accepted, broken, sizes, correction, trip.change, trip.nfe)
 
         def finish(trip: _Trip, f: Y) -> _Trip:
             """The derivative at the corrected state, if it was evaluated, replaces the other."""
@@ -243,6 +264,7 @@ class Adams(AbstractAdaptiveSolver[AdamsState], AbstractImplicitSolver[AdamsStat
             latest=jax.tree.map(jnp.zeros_like, y0),
             active=jnp.asarray(True),
             accepted=jnp.asarray(False),
+            broken=jnp.asarray(False),
             sizes=jnp.zeros(3, h.dtype),
             correction=zero,
             change=zero,
@@ -251,13 +273,17 @@ class Adams(AbstractAdaptiveSolver[AdamsState], AbstractImplicitSolver[AdamsStat
         trip, _ = jax.lax.scan(body, trip, jnp.array([True, False]))
         y1, f1 = trip.at, trip.latest
 
+        settled = trip.accepted & (trip.correction > _SETTLED) & ~trip.broken
+        rate = corrector * new_weights[2] * trip.change / jnp.where(settled, trip.correction, 1)
         higher = jnp.where(count > k, size(difference(3, f1, jnp.ones_like(h)), y1), jnp.inf)
+        k, count, higher = (
+            jnp.where(trip.broken, a, b) for a, b in ((1, k), (1, count), (jnp.inf, higher))
+        )
+        orders = k + jnp.arange(-2, 2)
         constants = h_fixed * jnp.asarray(scaled_error_constants(14), h.dtype)[orders]
         estimates = jnp.where(orders > 0, constants * jnp.append(trip.sizes, higher), jnp.inf)
-        choice = select(k, estimates, trip.accepted, starting, self.max_order)
+        choice = select(k, estimates, trip.accepted, starting | trip.broken, self.max_order)
 
-        settled = trip.accepted & (trip.correction > _SETTLED)
-        rate = corrector * new_weights[2] * trip.change / jnp.where(settled, trip.correction, 1)
         slot = jnp.mod(state.slot + 1, slots)
         here = jnp.arange(slots) == slot
         derivatives = history.push(derivatives, f1, slot)

@@ -1,7 +1,6 @@
 """The adaptive Adams method: accuracy, cost, gradients, and every part of diffrax it must fit."""
 
 import diffrax
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -120,8 +119,8 @@ def test_a_jump_restarts():
     declared = diffrax.ClipStepSizeController(controller, jump_ts=jnp.array([0.5]))
     exact = np.exp(0.5 - 1.0)
     steps = []
-    # Undeclared, the jump is crossed in a step of the size that the tolerance leaves.
-    for c, error in ((declared, 1e-7), (controller, 1e-5)):
+    # Undeclared, the jump is crossed at the price of some tolerances.
+    for c, error in ((declared, 1e-7), (controller, 1e-6)):
         sol = solve(field, jnp.array(1.0), stepsize_controller=c)
         np.testing.assert_allclose(sol.ys[0], exact, rtol=error)
         steps.append(sol.stats["num_steps"])
@@ -339,11 +338,27 @@ def test_statistics_say_what_is_missing():
 
 def test_solves_go_on_from_a_saved_state():
     """Two halves, the second with the first one's history, cost little more than the whole."""
-    field = lambda t, y, args: -y * jnp.cos(t)
+    field = diffrax.ODETerm(lambda t, y, args: -y * jnp.cos(t))
+    controller = AdamsController(rtol=1e-8, atol=1e-8)
+
+    @jax.jit
+    def go_on(t0, t1, y0, dt0, state):
+        return diffrax.diffeqsolve(
+            field,
+            Adams(),
+            t0,
+            t1,
+            dt0,
+            y0,
+            stepsize_controller=controller,
+            saveat=EVERYTHING,
+            solver_state=state,
+        )
+
     y0 = jnp.array([1.0])
-    whole = statistics(solve(field, y0, t1=4.0, tol=1e-8))["nfe"]
-    saveat = eqx.tree_at(lambda s: s.made_jump, EVERYTHING, True)
-    first = solve(field, y0, t1=2.0, tol=1e-8, saveat=saveat)
-    second = solve(field, first.ys[0], t0=2.0, t1=4.0, tol=1e-8, solver_state=first.solver_state)
+    start = Adams().init(field, jnp.array(0.0), jnp.array(1e-4), y0, None)
+    whole = go_on(0.0, 4.0, y0, 1e-4, start)
+    first = go_on(0.0, 2.0, y0, 1e-4, start)
+    second = go_on(2.0, 4.0, first.ys[0], first.solver_state.expected, first.solver_state)
     np.testing.assert_allclose(second.ys[0], np.exp(-np.sin(4.0)), atol=1e-7)
-    assert statistics(second)["nfe"] < 1.25 * whole  # the counter went on
+    assert statistics(second)["nfe"] < 1.25 * statistics(whole)["nfe"]  # the counter went on
