@@ -8,9 +8,9 @@ constant step,
 
 infinite where the history is too short, and no less than `_NEGLIGIBLE`. The order moves to a
 neighbour as in Shampine and Gordon, Computer Solution of Ordinary Differential Equations (1975),
-chapter 7 (subroutine STEP): down where the estimates do not fall with the order, up where the next one is smaller. The step then aims at
-e_k = `_AIM`, and is left alone where that would gain less than a fifth: equal steps make the
-estimates sharper.
+chapter 7 (subroutine STEP): down where the estimates do not fall with the order, up where the next
+one is smaller. The step then aims at e_k = `_AIM`, and is left alone where that would gain less
+than a fifth: equal steps make the estimates sharper.
 
 Decisions should not hang on rounding errors, which high differences magnify: a solve that is
 differentiated by recomputing its steps, as diffrax's adjoints do it, must take the same steps again
