@@ -11,7 +11,8 @@ def keep_freed_memory() -> bool:
     """Tell glibc not to give freed memory back to the system; elsewhere do nothing.
 
     Otherwise every large buffer of XLA or torch comes as fresh pages, which the system must zero
-    anew in each step: a third of ResNet-6's step in JAX on two cores, in one comparison. Returns whether it was done.
+    anew in each step: a third of ResNet-6's step in JAX on two cores, in one comparison.
+    Returns whether it was done.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
