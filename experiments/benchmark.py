@@ -29,6 +29,7 @@ import jax_node.train as jax_train
 import torch_node.train as torch_train
 from crosscheck import weights
 from experiments import data, memory, results
+from experiments.resolve import learner_options
 from jax_node import models, solve
 
 # name: (model, solver, step size, JAX gradient, torch gradient; None to only predict)
@@ -100,22 +101,12 @@ def make_learner(
     side: str, model: str, solver: str | None, gradient: str, step_size: float | None
 ) -> Any:
     """A learner whose weights are those that JAX draws from seed 0, on either side."""
-    options: dict[str, Any] = {
-        "model": model,
-        "final_relu": True,
-        "downsampling": "conv",
-        "solver": solver,
-        "adjoint": gradient if solver else None,
-        "rtol": 1e-3,
-        "atol": 1e-3,
-        "step_size": step_size,
-        "max_steps": 64,
-        "optimizer": "sgd",
-        "momentum": 0.9,
-        "seed": 0,
-        "precision": "float32",
-        "device": "auto",
-    }
+    chosen = ["--framework", side, "--model", model, "--max-steps", "64"]
+    if solver:
+        chosen += ["--solver", solver, "--adjoint", gradient]
+    if step_size:
+        chosen += ["--step-size", str(step_size)]
+    options = learner_options(chosen)
     if side == "jax":
         return jax_train.Learner(**options)
     drawn = models.build(model, solver=solve.solve, seed=0)

@@ -94,6 +94,20 @@ def contradictions(saved: Any, given: Any, free: Collection[str]) -> list[str]:
     return found
 
 
+def check_resumed(saved: Any, given: Any, free: Collection[str]) -> None:
+    """Raise `ConfigError` if a run with `saved` flags cannot go on with the `given` ones."""
+    clashes = contradictions(saved, given, free)
+    if clashes:
+        raise ConfigError(
+            f"a run keeps its flags, but {', '.join(clashes)} differs; start a new run instead."
+        )
+    if given.training.epochs < saved.training.epochs:
+        raise ConfigError(
+            f"--epochs {given.training.epochs} is less than the run's {saved.training.epochs}; "
+            "it may only grow."
+        )
+
+
 def positive(flag: str, value: float | None) -> None:
     """Raise `ConfigError` unless `value` is a finite number above 0."""
     if value is None or not (value > 0 and math.isfinite(value)):

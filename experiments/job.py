@@ -1,4 +1,4 @@
-"""Train an application in a run folder: what dynamics.py, cnf.py and latent_ode.py share.
+"""Train an application in a run folder: what dynamics.py and cnf.py share.
 
 The pattern is that of mnist.py: a run's folder holds its flags, metrics, checkpoints and results,
 and a stopped run goes on with the numbers of an unbroken one.
@@ -86,16 +86,7 @@ def parse(
     try:
         saved: Any = flags.from_json(type(default), folder.read_json("config.json")["flags"])
         config = flags.parse(prog, examples, arguments, dataclasses.replace(saved, run=Run()))
-        clashes = flags.contradictions(saved, config, FREE)
-        if clashes:
-            raise ConfigError(
-                f"a run keeps its flags, but {', '.join(clashes)} differs; start a new run instead."
-            )
-        if config.training.epochs < saved.training.epochs:
-            raise ConfigError(
-                f"--epochs {config.training.epochs} is less than the run's "
-                f"{saved.training.epochs}; it may only grow."
-            )
+        flags.check_resumed(saved, config, FREE)
     except Exception:
         folder.close()
         raise

@@ -17,7 +17,8 @@ from experiments import config as configuration
 from experiments import data
 from experiments.command import RunFailedError, guard, say
 from experiments.config import Config, ConfigError
-from experiments.resolve import contradictions, learner_arguments, resolve
+from experiments.flags import check_resumed
+from experiments.resolve import FREE_ON_RESUME, learner_arguments, resolve
 from experiments.results import RunError, RunFolder, default_folder, environment
 from experiments.training import evaluate, load_checkpoint, train
 
@@ -93,16 +94,7 @@ def saved_config(folder: RunFolder, arguments: list[str]) -> Config:
         raise ConfigError(
             f"--out does not go with an earlier run; its results stay in {folder.path}."
         )
-    clashes = contradictions(saved, config)
-    if clashes:
-        raise ConfigError(
-            f"a run keeps its flags, but {', '.join(clashes)} differs; start a new run instead."
-        )
-    if config.training.epochs < saved.training.epochs:
-        raise ConfigError(
-            f"--epochs {config.training.epochs} is less than the run's {saved.training.epochs}; "
-            "it may only grow."
-        )
+    check_resumed(saved, config, FREE_ON_RESUME)
     if config.training.epochs > saved.training.epochs:
         print(
             f"extended from {saved.training.epochs} to {config.training.epochs} epochs: from here "

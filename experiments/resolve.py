@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from typing import Any
 
-from experiments import flags
-from experiments.config import Config, ConfigError, Model, Solver
+from experiments.config import Config, ConfigError, Model, Solver, parse
 from experiments.flags import at_least, check_seed, positive
 
 # A resumed run may change these: they do not change what is computed, or (epochs) say how long.
@@ -77,9 +77,9 @@ def learner_arguments(config: Config) -> dict[str, Any]:
     }
 
 
-def contradictions(saved: Config, given: Config) -> list[str]:
-    """Flags in which `given` departs from `saved` and which a resumed run must keep."""
-    return flags.contradictions(saved, given, FREE_ON_RESUME)
+def learner_options(arguments: Sequence[str]) -> dict[str, Any]:
+    """Keyword arguments of the `Learner` that `mnist.py` would make from a command line."""
+    return learner_arguments(resolve(parse(arguments)))
 
 
 def _resolve_solver(model: Model, solver: Solver) -> Solver:

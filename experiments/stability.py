@@ -3,7 +3,7 @@
 Every few steps the field and the gradient are looked at on the same batch: how steep the field is
 (its Lipschitz constant, by power iteration), whether the corrector would converge (step size times
 that constant), and how far the gradient that training follows is from the true one (dopri5 at
-1e-6). `experiments/solvers.py` runs this and writes the page.
+1e-6). There is no command yet that runs all cases: call `train` with each of `CASES`.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ import optax
 from flax import nnx
 
 from experiments.data import Dataset
+from experiments.resolve import learner_options
 from jax_node import models, probe
 from jax_node.solve import SolveError, solve
 from jax_node.train import Learner, NonFiniteLossError
@@ -54,22 +55,9 @@ def train(
     case: Case, dataset: Dataset, *, steps: int, every: int, batch_size: int
 ) -> dict[str, Any]:
     """Train by `case` for `steps` steps; returns its rows, one each `every` steps, and its end."""
-    learner = Learner(
-        model="odenet",
-        final_relu=True,
-        downsampling="conv",
-        solver=case.solver,
-        adjoint=case.adjoint,
-        rtol=1e-3,
-        atol=1e-3,
-        step_size=case.step_size,
-        max_steps=256,
-        optimizer=case.optimizer,
-        momentum=case.momentum,
-        seed=0,
-        precision="float32",
-        device="cpu",
-    )
+    options = learner_options(["--solver", case.solver, "--max-steps", "256", "--device", "cpu"])
+    options |= {name: getattr(case, name) for name in ("adjoint", "step_size", "momentum")}
+    learner = Learner(**options | {"optimizer": case.optimizer})
     measure = Measurement(case, dataset, batch_size)
     rows, losses, nfe = [], [], []
     batches = batch_stream(dataset, batch_size)

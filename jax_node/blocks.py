@@ -13,15 +13,11 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jax_node import conv
+from jax_node.mlp import Linear, uniform
 
 CHANNELS = 64
 # A layer may change height, width and channels, so only the batch is held to be the same.
 Image = Float[Array, "_height _width batch _channels"]
-
-
-def _uniform(rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: int) -> nnx.Param:
-    bound = fan_in**-0.5
-    return nnx.Param(jax.random.uniform(rngs.params(), shape, jnp.float32, -bound, bound))
 
 
 class Conv(nnx.Module):
@@ -37,8 +33,8 @@ class Conv(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.convolve = convolve
-        self.kernel = _uniform(rngs, (size, size, c_in, CHANNELS), size * size * c_in)
-        self.bias = _uniform(rngs, (CHANNELS,), size * size * c_in) if bias else None
+        self.kernel = uniform(rngs, (size, size, c_in, CHANNELS), size * size * c_in)
+        self.bias = uniform(rngs, (CHANNELS,), size * size * c_in) if bias else None
 
     def __call__(self, x: Image) -> Image:
         """Convolve `x`."""
@@ -55,8 +51,8 @@ class TimeConv(nnx.Module):
 
     def __init__(self, *, rngs: nnx.Rngs):
         fan_in = 9 * (CHANNELS + 1)
-        self.kernel = _uniform(rngs, (3, 3, CHANNELS + 1, CHANNELS), fan_in)
-        self.bias = _uniform(rngs, (CHANNELS,), fan_in)
+        self.kernel = uniform(rngs, (3, 3, CHANNELS + 1, CHANNELS), fan_in)
+        self.bias = uniform(rngs, (CHANNELS,), fan_in)
 
     def __call__(self, t: Float[Array, ""], x: Image) -> Image:
         """Convolve `x` at time `t`."""
@@ -176,22 +172,10 @@ class Head(nnx.Module):
     def __init__(self, *, final_relu: bool, rngs: nnx.Rngs):
         self.final_relu = final_relu
         self.norm = GroupNorm()
-        self.linear = Linear(10, rngs=rngs)
+        self.linear = Linear(CHANNELS, 10, rngs=rngs)
 
     def __call__(self, x: Image) -> Float[Array, "batch 10"]:
         """Classify `x`."""
         x = self.norm(x)
         x = jax.nn.relu(x) if self.final_relu else x
         return self.linear(x.mean((0, 1)))
-
-
-class Linear(nnx.Module):
-    """Affine map of the channels."""
-
-    def __init__(self, outputs: int, *, rngs: nnx.Rngs):
-        self.kernel = _uniform(rngs, (CHANNELS, outputs), CHANNELS)
-        self.bias = _uniform(rngs, (outputs,), CHANNELS)
-
-    def __call__(self, x: Float[Array, "batch channels"]) -> Float[Array, "batch outputs"]:
-        """Apply the map."""
-        return x @ self.kernel[...] + self.bias[...]

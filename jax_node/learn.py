@@ -5,7 +5,6 @@ both frameworks see the same numbers and a resumed run goes on with them.
 """
 
 import functools
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,17 @@ import optax
 from flax import nnx
 from jaxtyping import Array
 
-from jax_node import checkpoint
 from jax_node import device as devices
 from jax_node.solve import SolveError as SolveError
 from jax_node.train import NonFiniteLossError as NonFiniteLossError
-from jax_node.train import State
+from jax_node.train import (
+    State,
+    check_finite,
+    full_precision,
+    load_state,
+    save_state,
+    updated,
+)
 
 Batch = Mapping[str, np.ndarray]
 
@@ -69,12 +74,8 @@ class Learner:
             state, metrics = self._train_step(self.state, self._arrays_of(batch), rate)
         found = {name: float(value) for name, value in metrics.items()}
         norm = found.pop("gradient_norm")
-        for what, value in (("loss", found["loss"]), ("gradient", norm)):
-            if not math.isfinite(value):
-                raise NonFiniteLossError(
-                    f"the {what} is not finite at training step {int(self.state.steps)} (learning "
-                    f"rate {learning_rate:g}); lower --lr"
-                )
+        values = {"loss": found["loss"], "gradient": norm}
+        check_finite(values, self.state, learning_rate, "lower --lr")
         self.state = state
         return found
 
@@ -86,24 +87,14 @@ class Learner:
 
     def save(self, path: Path) -> None:
         """Write weights, optimiser state and step count to the new directory `path`."""
-        checkpoint.write(path, self._named())
+        save_state(path, self.state)
 
     def load(self, path: Path) -> None:
         """Restore what `save` wrote; training then goes on bit for bit on one device.
 
         Raises CheckpointError, and changes nothing, if the files are not of this model.
         """
-        found, expected = checkpoint.read(path), self._named()
-        checkpoint.check(path, found, expected)
-        leaves = [jax.device_put(found[name], self._device) for name in expected]
-        self.state = jax.tree.unflatten(jax.tree.structure(self.state), leaves)
-
-    def _named(self) -> dict[str, Array]:
-        return {
-            **checkpoint.flatten("model", self.state.weights),
-            **checkpoint.flatten("optimizer", self.state.optimizer),
-            "steps": self.state.steps,
-        }
+        self.state = load_state(path, self.state, self._device)
 
     def _arrays_of(self, batch: Batch) -> dict[str, Array]:
         def convert(array: np.ndarray) -> Array:
@@ -115,7 +106,7 @@ class Learner:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _apply(function, graph, weights, arrays):
-    with jax.default_matmul_precision("highest"):
+    with full_precision():
         return function(nnx.merge(graph, weights), **arrays)
 
 
@@ -124,10 +115,7 @@ def _train_step(graph, optimizer, loss, state, batch, learning_rate):
         value, metrics = loss(nnx.merge(graph, weights), batch)
         return value, {"loss": value, **metrics}
 
-    # Float32 means float32: a GPU would multiply in TF32.
-    with jax.default_matmul_precision("highest"):
+    with full_precision():
         (_, metrics), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.weights)
-    updates, opt_state = optimizer.update(gradient, state.optimizer, state.weights)
-    weights = jax.tree.map(lambda w, u: w - learning_rate * u, state.weights, updates)
     metrics["gradient_norm"] = optax.tree.norm(gradient)
-    return State(weights, opt_state, state.steps + 1), metrics
+    return updated(optimizer, state, gradient, learning_rate), metrics

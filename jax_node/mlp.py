@@ -1,4 +1,4 @@
-"""Dense layers of the applications; torch_node/mlp.py is their twin, attribute by attribute."""
+"""Dense layers, and how weights start; torch_node/mlp.py is their twin, attribute by attribute."""
 
 from collections.abc import Callable
 
@@ -11,15 +11,18 @@ from jaxtyping import Array, Float
 Vectors = Float[Array, "*batch _features"]
 
 
+def uniform(rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: int) -> nnx.Param:
+    """Weights that start as PyTorch's do, uniform within `1 / sqrt(fan_in)`, in float32."""
+    bound = fan_in**-0.5
+    return nnx.Param(jax.random.uniform(rngs.params(), shape, jnp.float32, -bound, bound))
+
+
 class Linear(nnx.Module):
-    """`x @ kernel + bias`, starting as PyTorch's do: uniform within `1 / sqrt(inputs)`."""
+    """`x @ kernel + bias`."""
 
     def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
-        bound = inputs**-0.5
-        draw = lambda *shape: nnx.Param(
-            jax.random.uniform(rngs.params(), shape, jnp.float32, -bound, bound)
-        )
-        self.kernel, self.bias = draw(inputs, outputs), draw(outputs)
+        self.kernel = uniform(rngs, (inputs, outputs), inputs)
+        self.bias = uniform(rngs, (outputs,), inputs)
 
     def __call__(self, x: Vectors) -> Vectors:
         """Map the last dimension."""

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -142,13 +143,12 @@ class Learner:
                     f"the adjoint's solve backwards in time failed after {int(result.backward[0])} "
                     "evaluations: use --adjoint checkpoint, or smaller rtol and atol"
                 )
-        step = int(self.state.steps)
-        for what, value in (("loss", result.loss), ("gradient", result.gradient_norm)):
-            if not math.isfinite(value):
-                raise NonFiniteLossError(
-                    f"the {what} is not finite at training step {step} (learning rate "
-                    f"{learning_rate:g}); lower the learning rate, or use --optimizer adam"
-                )
+        check_finite(
+            {"loss": result.loss, "gradient": result.gradient_norm},
+            self.state,
+            learning_rate,
+            "lower the learning rate, or use --optimizer adam",
+        )
         self.state = state
         return {
             "loss": float(result.loss),
@@ -159,7 +159,7 @@ class Learner:
     def evaluate(self, images: Pixels, labels: Labels) -> dict[str, float]:
         """Mean loss, number of errors and nfe_forward for one batch of any size."""
         output = self._evaluate(images)
-        logits = jnp.asarray(output.logits)
+        logits = output.logits
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(labels)).mean()
         return {
             "loss": float(loss),
@@ -173,7 +173,7 @@ class Learner:
 
     def save(self, path: Path) -> None:
         """Write weights, optimiser state and step count to the new directory `path`."""
-        checkpoint.write(path, self._arrays())
+        save_state(path, self.state)
 
     def load(self, path: Path) -> None:
         """Restore what `save` wrote; training then goes on bit for bit on one device.
@@ -181,19 +181,7 @@ class Learner:
         Raises CheckpointError, and changes nothing, if the files are unreadable or are of another
         model, optimiser or precision.
         """
-        found = checkpoint.read(path)
-        expected = self._arrays()
-        checkpoint.check(path, found, expected)
-        leaves = [jax.device_put(found[name], self._device) for name in expected]
-        self.state = jax.tree.unflatten(jax.tree.structure(self.state), leaves)
-
-    def _arrays(self) -> dict[str, Array]:
-        """Every leaf of the state by name, in the order of its leaves."""
-        return {
-            **checkpoint.flatten("model", self.state.weights),
-            **checkpoint.flatten("optimizer", self.state.optimizer),
-            "steps": self.state.steps,
-        }
+        self.state = load_state(path, self.state, self._device)
 
     def _evaluate(self, images: Pixels) -> Output:
         with self._context():
@@ -211,7 +199,7 @@ class Learner:
 
 def forward(graph: nnx.GraphDef, weights: nnx.State, images: Array) -> Output:
     """The model's output for images with values in [0, 1]."""
-    with _full_precision():
+    with full_precision():
         return nnx.merge(graph, weights)(images)
 
 
@@ -230,19 +218,63 @@ def train_step(
         losses = optax.softmax_cross_entropy_with_integer_labels(output.logits, labels)
         return losses.mean(), output
 
-    with _full_precision():
+    with full_precision():
         (loss, output), (gradient, backward) = jax.value_and_grad(loss_of, (0, 1), has_aux=True)(
             state.weights, jnp.zeros(2)
         )
-    updates, opt_state = optimizer.update(gradient, state.optimizer, state.weights)
-    weights = jax.tree.map(lambda w, u: w - learning_rate * u, state.weights, updates)
     correct = jnp.sum(jnp.argmax(output.logits, 1) == labels)
     norm = optax.tree.norm(gradient)
     result = Result(loss, correct, norm, backward, output.solution)
-    return State(weights, opt_state, state.steps + 1), result
+    return updated(optimizer, state, gradient, learning_rate), result
 
 
-def _full_precision():
+def updated(
+    optimizer: optax.GradientTransformation,
+    state: State,
+    gradient: nnx.State,
+    learning_rate: Float[Array, ""],
+) -> State:
+    """The state after one step of `optimizer` against `gradient`."""
+    updates, opt_state = optimizer.update(gradient, state.optimizer, state.weights)
+    weights = jax.tree.map(lambda w, u: w - learning_rate * u, state.weights, updates)
+    return State(weights, opt_state, state.steps + 1)
+
+
+def check_finite(
+    values: Mapping[str, Float[Array, ""] | float], state: State, learning_rate: float, advice: str
+) -> None:
+    """Raise NonFiniteLossError, ending in `advice`, naming the first of `values` not finite."""
+    for what, value in values.items():
+        if not math.isfinite(value):
+            raise NonFiniteLossError(
+                f"the {what} is not finite at training step {int(state.steps)} (learning rate "
+                f"{learning_rate:g}); {advice}"
+            )
+
+
+def named(state: State) -> dict[str, Array]:
+    """Every leaf of the state by name, in the order of its leaves."""
+    return {
+        **checkpoint.flatten("model", state.weights),
+        **checkpoint.flatten("optimizer", state.optimizer),
+        "steps": state.steps,
+    }
+
+
+def save_state(path: Path, state: State) -> None:
+    """Write a state to the new directory `path`."""
+    checkpoint.write(path, named(state))
+
+
+def load_state(path: Path, like: State, device: jax.Device) -> State:
+    """What `save_state` wrote, placed on `device`; CheckpointError if it is not as `like`."""
+    found, expected = checkpoint.read(path), named(like)
+    checkpoint.check(path, found, expected)
+    leaves = [jax.device_put(found[name], device) for name in expected]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def full_precision():
     """Float32 means float32: a GPU would multiply in TF32, a TPU in bfloat16."""
     return jax.default_matmul_precision("highest")
 

@@ -17,8 +17,8 @@ differentiated by recomputing its steps, as diffrax's adjoints do it, must take 
 in differently compiled code. Hence the least estimate, and hence the step changes by powers of
 2^(1/4) only, never by a factor that holds the last digits of an estimate.
 
-The constants are STEP's or were measured on the problems of `docs/solvers.md`,
-where a factor of two in any of them changes the number of evaluations by less than a tenth.
+The constants are STEP's or were chosen on the DETEST problems while this was written; the study
+that would show how much they matter is not in the repository yet.
 """
 
 from __future__ import annotations

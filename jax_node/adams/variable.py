@@ -21,8 +21,9 @@ the order is in short weight vectors (`weights`), so that a step reads the histo
 it once. And the step need not be constant or doubled for economy, since no recurrence is saved.
 
 Against iterating the corrector (VODE: Brown, Byrne, Hindmarsh 1989; Byrne & Hindmarsh 1975) it was
-chosen by measurement: on the problems of `docs/solvers.md` a second corrector iteration costs half
-as many evaluations again at equal error, and leaving out the last evaluation always a tenth more.
+chosen on the DETEST problems while it was written: a second corrector iteration cost half as many
+evaluations again at equal error, and always leaving out the last evaluation a tenth more. The study
+that would show these numbers is not in the repository yet.
 """
 
 from __future__ import annotations

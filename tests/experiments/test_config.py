@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.config import Config, ConfigError, describe, from_json, parse, to_json
-from experiments.resolve import contradictions, learner_arguments, resolve
+from experiments.flags import contradictions
+from experiments.resolve import FREE_ON_RESUME, learner_arguments, resolve
 from experiments.schedule import learning_rate
 
 
@@ -97,10 +98,10 @@ def test_help_is_grouped_with_defaults_and_ends_with_examples(capsys, monkeypatc
 def test_contradictions_name_what_changed_and_leave_free_what_is_free():
     saved = settled("--epochs", "3")
     allowed = parse(["--epochs", "9", "--device", "cpu", "--tfds-dir", "/x"], default=saved)
-    assert contradictions(saved, allowed) == []
-    assert contradictions(saved, parse(["--lr", "0.1"], default=saved)) == []
+    assert contradictions(saved, allowed, FREE_ON_RESUME) == []
+    assert contradictions(saved, parse(["--lr", "0.1"], default=saved), FREE_ON_RESUME) == []
     changed = parse(["--lr", "0.2", "--model", "rknet"], default=saved)
-    assert contradictions(saved, changed) == [
+    assert contradictions(saved, changed, FREE_ON_RESUME) == [
         "--model rknet (the run has odenet)",
         "--lr 0.2 (the run has 0.1)",
     ]

