@@ -104,7 +104,7 @@ def conv(params: dict[str, np.ndarray], features: np.ndarray) -> Problem:
         params: its weights by Flax name (`conv1.kernel`, ...).
         features: states `[batch, channels, height, width]` that a downsampling made.
     """
-    graph, state = nnx.split(jax_blocks.VectorField(rngs=nnx.Rngs(0)))
+    graph, state = nnx.split(nnx.eval_shape(lambda: jax_blocks.VectorField(rngs=nnx.Rngs(0))))
 
     def in_jax(t, y, params):
         return nnx.merge(graph, weights.fill(state, params))(t, y)

@@ -186,7 +186,7 @@ def heat_maps(squares: list[Square]) -> Figure:
         for (i, j), value in np.ndenumerate(logs):
             if i != j:
                 colour = "white" if value < -6 else "black"
-                axis.text(j, i, f"{value:.0f}", ha="center", va="center", size=7, color=colour)
+                axis.text(j, i, f"{round(value)}", ha="center", va="center", size=7, color=colour)
         axis.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=7)
         axis.set_yticks(range(len(names)), names, fontsize=7)
         axis.set_title(square.label.removesuffix(", float64"), fontsize=9)

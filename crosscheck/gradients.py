@@ -52,8 +52,9 @@ class Square:
         return found
 
     def matrix(self) -> tuple[list[str], np.ndarray]:
-        """Methods, and the relative differences (y0 and parameters) of every two of them."""
+        """Methods, family by family, and the differences (y0 and parameters) of every two."""
         names = [*self.runs, *([EXACT] if self.exact is not None else [])]
+        names.sort(key=lambda name: "adjoint" in name or "handwritten" in name)
         table = np.zeros((len(names), len(names)))
         for (i, a), (j, b) in itertools.combinations(enumerate(names), 2):
             table[i, j] = table[j, i] = difference(*self.common(a, b)).error

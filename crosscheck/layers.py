@@ -20,7 +20,6 @@ from torch import nn
 from crosscheck import jax_side, torch_side, weights
 from crosscheck.check import Check, compare_tensors
 from crosscheck.problem import EPS, Problem
-from jax_node import models
 from jax_node.solve import solve
 from torch_node import models as torch_models
 
@@ -33,18 +32,18 @@ Caught = dict[str, tuple[tuple[np.ndarray, ...], np.ndarray]]
 def twins(
     name: str, params: Mapping[str, np.ndarray] | None, precision: str, downsampling: str = "conv"
 ) -> tuple[nnx.Module, nn.Module]:
-    """The model in both frameworks with the same weights: `params` (Flax names) or seed 0's."""
-    flax = models.build(
+    """The model in both frameworks with the same weights: `params` (Flax names), or drawn ones."""
+    twin = torch_models.build(name, downsampling=downsampling, adjoint="direct", **SOLVE)
+    twin = twin.to(getattr(torch, precision))
+    found = weights.drawn(twin) if params is None else weights.to_torch(params)
+    weights.into_torch(twin, found)
+    flax = weights.unfilled(
         name,
         solver=functools.partial(solve, adjoint="checkpoint", **SOLVE),
         downsampling=downsampling,
         dtype=jnp.dtype(precision),
     )
-    if params is not None:
-        weights.into_jax(flax, params)
-    twin = torch_models.build(name, downsampling=downsampling, adjoint="direct", **SOLVE)
-    twin = twin.to(getattr(torch, precision))
-    weights.into_torch(twin, weights.to_torch(weights.of_jax(flax)))
+    weights.into_jax(flax, weights.to_jax(found))
     return flax, twin
 
 

@@ -14,6 +14,7 @@ which the two packages share.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -51,6 +52,23 @@ def of_jax(model: nnx.Module) -> dict[str, np.ndarray]:
 def of_torch(module: nn.Module) -> dict[str, np.ndarray]:
     """The parameters of a torch module by dotted name (copies)."""
     return {name: p.detach().cpu().numpy().copy() for name, p in module.named_parameters()}
+
+
+def unfilled(name: str, **options: Any) -> nnx.Module:
+    """`jax_node.models.build` with shapes for numbers: `into_jax` fills it.
+
+    (Drawing initial numbers compiles a function for every shape, which takes seconds.)
+    """
+    return nnx.eval_shape(lambda: models.build(name, **options))
+
+
+def drawn(module: nn.Module, seed: int = 1) -> dict[str, np.ndarray]:
+    """Random numbers for every parameter of a torch module: no scale is 1, no bias 0."""
+    rng = np.random.default_rng(seed)
+    return {
+        name: np.asarray(rng.normal(size=p.shape) / 20 + (p.ndim == 1), np.float32)
+        for name, p in module.named_parameters()
+    }
 
 
 def into_jax(model: nnx.Module, arrays: Tensors) -> None:
@@ -98,24 +116,25 @@ def checks(*, all_models: bool) -> list[Check]:
     for name in models.MODELS if all_models else few:
         for downsampling in ("conv", "residual") if all_models else few[name]:
             integrate: Callable | None = None if name.startswith("resnet") else _no_solver
-            flax = models.build(name, solver=integrate, downsampling=downsampling, seed=1)
+            flax = unfilled(name, solver=integrate, downsampling=downsampling)
             twin = torch_models.build(
                 name, downsampling=downsampling, solver="euler", adjoint="direct", step_size=1.0
             )
             case = f"{name}, {downsampling} downsampling, float32"
+            into_torch(twin, drawn(twin))
+            there = of_torch(twin)
+            into_jax(flax, to_jax(there))
             start = of_jax(flax)
             into_torch(twin, to_torch(start))
-            there = of_torch(twin)
             found.append(
                 compare_tensors(
                     "weights",
                     case,
-                    {"jax": start, "jax to torch to jax": to_jax(there)},
+                    {"jax": start, "jax to torch to jax": to_jax(of_torch(twin))},
                     0.0,
                     "only moved, never computed with",
                 )
             )
-            into_jax(flax, to_jax(there))
             found.append(
                 compare_tensors(
                     "weights",

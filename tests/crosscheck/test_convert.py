@@ -1,6 +1,7 @@
 """A training state of one framework goes on in the other."""
 
 import json
+import re
 
 import jax
 import numpy as np
@@ -82,20 +83,28 @@ def test_there_and_back_is_exact_even_before_the_first_step(tmp_path, start, opt
         assert np.array_equal(first[name], last[name]), name
 
 
-def test_a_run_goes_on_in_the_other_framework(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(("start", "end"), [("jax", "torch"), ("torch", "jax")])
+def test_a_run_goes_on_in_the_other_framework(tmp_path, monkeypatch, capsys, start, end):
     monkeypatch.chdir(tmp_path)
     data = ["--source", "embedded", "--tfds-dir", str(tmp_path / "tfds")]
     small = ["--limit-train", "16", "--limit-test", "16", "--batch-size", "8", "--epochs", "1"]
-    flags = ["--framework", "torch", "--model", "resnet1", "--out", "run"]
+    flags = ["--framework", start, "--model", "resnet1", "--precision", "float64", "--out", "run"]
     assert mnist.main([*flags, *data, *small]) == 0
-    assert command.main(["convert", "run", "--to", "jax"]) == 0
-    assert "wrote run-jax" in capsys.readouterr().out
-    assert mnist.main(["--resume", "run-jax", "--epochs", "2"]) == 0
-    metrics = (tmp_path / "run-jax" / "metrics.jsonl").read_text()
+    assert command.main(["convert", "run", "--to", end]) == 0
+    assert f"wrote run-{end}" in capsys.readouterr().out
+
+    errors = []
+    for run in ("run", f"run-{end}"):
+        assert mnist.main(["--evaluate", run]) == 0
+        errors.append(re.search(r"test error (\S+) %", capsys.readouterr().out)[1])
+    assert errors[0] == errors[1]
+
+    assert mnist.main(["--resume", f"run-{end}", "--epochs", "2"]) == 0
+    metrics = (tmp_path / f"run-{end}" / "metrics.jsonl").read_text()
     rows = [json.loads(row) for row in metrics.splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2]
-    record = json.loads((tmp_path / "run-jax" / "config.json").read_text())
-    assert record["flags"]["model"]["framework"] == "jax"
+    record = json.loads((tmp_path / f"run-{end}" / "config.json").read_text())
+    assert record["flags"]["model"]["framework"] == end
 
 
 def test_what_cannot_be_converted_is_refused_in_one_sentence(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Faults planted in one framework: each is caught, and the report names the right place."""
 
 import inspect
+import re
 import types
 
 import pytest
@@ -11,7 +12,17 @@ import jax_node.conv
 import jax_node.solve
 import torch_node.adjoint
 import torch_node.solve
-from crosscheck import fields, gradient_checks, gradients, jax_side, layers, trained, trajectories
+from crosscheck import __main__ as command
+from crosscheck import (
+    fields,
+    gradient_checks,
+    gradients,
+    jax_side,
+    layers,
+    suite,
+    trained,
+    trajectories,
+)
 
 
 def mutated(module, old, new):
@@ -86,6 +97,19 @@ def test_epsilon_of_group_normalisation(monkeypatch):
     norms = {"downsample.norm1", "downsample.norm2", "head.norm"}
     norms |= {f"field.norm{i}" for i in (1, 2, 3)}
     assert set(found) == norms | {"downsample", "field", "head"}
+
+
+def test_the_command_names_layer_index_and_both_values(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(jax_node.blocks.GroupNorm, "epsilon", 1e-6)
+    found = suite.Findings(settings={"quick": True})
+    found.checks = layers.layer_checks("odenet", None, trained.batch(0, 1)[0])
+    monkeypatch.setattr(suite, "run", lambda quick, say: found)
+    assert command.main(["--quick", "--out", str(tmp_path)]) == 1
+    place = r"downsample\.norm1\[0, \d+, \d+, \d+\]: jax has -?\d.*, torch has -?\d"
+    assert re.search(
+        rf"FAIL layers: odenet, float64, downsample\.norm1: .* at {place}",
+        (capsys.readouterr().out),
+    )
 
 
 def test_one_step_too_many(monkeypatch):

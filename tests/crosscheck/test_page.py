@@ -1,0 +1,21 @@
+"""The page's examples run, and its block takes a report."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+PAGE = Path(__file__).parents[2] / "docs" / "crosscheck.md"
+
+
+def test_the_examples_of_the_page_run(capsys):
+    example, helper = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    names = {}
+    exec(example, names)
+    assert names["found"].passed
+    assert "checks are within their bounds" in capsys.readouterr().out
+    exec(helper, names)
+    names["test_my_field"]()
+    names["in_jax"] = lambda t, z, params: -z
+    with pytest.raises(AssertionError, match=r"vector field: .* jax has .*, torch has "):
+        names["test_my_field"]()
