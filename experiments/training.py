@@ -140,6 +140,7 @@ def summarise_steps(steps: list[dict[str, float]]) -> dict[str, float]:
         "solver_steps": "steps",
         "rejected_steps": "rejected",
     }
+    names |= {key: key for key in ("kinetic", "jacobian") if key in steps[0]}  # penalties
     return {name: float(np.mean([step[key] for step in steps])) for name, key in names.items()}
 
 

@@ -17,6 +17,7 @@ from jax_node import checkpoint
 from jax_node import device as devices
 from jax_node.checkpoint import CheckpointError as CheckpointError
 from jax_node.models import Output, as_images, build, parameter_count
+from jax_node.regularise import Regulariser, regulariser
 from jax_node.solve import Solution, SolveError, check, solve
 
 OPTIMIZERS = ("sgd", "adam")
@@ -46,6 +47,7 @@ class Result(NamedTuple):
     gradient_norm: Float[Array, ""]
     backward: Float[Array, "2"]
     solution: Solution | None
+    penalties: dict[str, Float[Array, ""]]
 
 
 class Learner:
@@ -75,11 +77,15 @@ class Learner:
         seed: int,
         precision: str,
         device: str,
+        t1: float = 1.0,
+        kinetic_weight: float = 0.0,
+        jacobian_weight: float = 0.0,
     ):
         """Build `model` (see `models.build`) with weights drawn from `seed`.
 
         `momentum` is that of sgd; adam has its authors' defaults. Weights are drawn in float32, so
-        both precisions start from the same numbers. Raises ValueError for an unknown name.
+        both precisions start from the same numbers. The weights of `regularise.py`'s penalties
+        count in training only. Raises ValueError for an unknown name, or a penalty without an ODE.
         """
         if optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer {optimizer!r} is unknown; choose one of sgd, adam")
@@ -99,6 +105,8 @@ class Learner:
                 step_size=step_size,
                 max_steps=max_steps,
             )
+        elif kinetic_weight or jacobian_weight:
+            raise ValueError(f"{model} solves no ODE whose dynamics could be penalised")
         self._optimizer = (
             optax.trace(momentum) if optimizer == "sgd" and momentum else optax.identity()
         )
@@ -108,6 +116,7 @@ class Learner:
             network = build(
                 model,
                 solver=integrate,
+                t1=t1,
                 final_relu=final_relu,
                 downsampling=downsampling,
                 seed=seed,
@@ -119,15 +128,23 @@ class Learner:
         self.parameter_count = parameter_count(network)
         self.device_name = devices.describe(self._device)
         self.versions = devices.versions()
-        self._train_step = jax.jit(functools.partial(train_step, self._graph, self._optimizer))
+        self._train_step = jax.jit(
+            functools.partial(
+                train_step,
+                self._graph,
+                self._optimizer,
+                regulariser=regulariser(kinetic_weight, jacobian_weight, seed),
+            )
+        )
         self._forward = jax.jit(functools.partial(forward, self._graph))
 
     def train_step(self, images: Pixels, labels: Labels, learning_rate: float) -> dict[str, float]:
-        """One optimiser step on the mean cross-entropy of a batch.
+        """One optimiser step on the mean cross-entropy of a batch, plus penalties if weighted.
 
-        Returns loss, accuracy (0 to 1), nfe_forward, nfe_backward, and steps and rejected of the
-        forward solve; the last four are 0 for a ResNet. Raises SolveError and NonFiniteLossError
-        before anything is changed.
+        Returns loss (the cross-entropy), accuracy (0 to 1), nfe_forward, nfe_backward, and steps
+        and rejected of the forward solve; the last four are 0 for a ResNet. With penalties also
+        kinetic, and jacobian if it has a weight, both unweighted. Raises SolveError and
+        NonFiniteLossError before anything is changed.
         """
         with self._context():
             state, result = self._train_step(
@@ -154,6 +171,7 @@ class Learner:
             "loss": float(result.loss),
             "accuracy": int(result.correct) / len(labels),
             **_statistics(result.solution, float(result.backward[0])),
+            **{name: float(value) for name, value in result.penalties.items()},
         }
 
     def evaluate(self, images: Pixels, labels: Labels) -> dict[str, float]:
@@ -210,21 +228,25 @@ def train_step(
     images: Float[Array, "batch height width channels"],
     labels: Integer[Array, " batch"],
     learning_rate: Float[Array, ""],
+    regulariser: Regulariser | None = None,
 ) -> tuple[State, Result]:
-    """One step of `optimizer` on the mean cross-entropy: a pure function."""
+    """One step of `optimizer` on the mean cross-entropy and any penalties: a pure function."""
+    options = regulariser.options(state.steps) if regulariser else {}
 
     def loss_of(weights, backward):
-        output = nnx.merge(graph, weights)(images, backward)
+        output = nnx.merge(graph, weights)(images, backward, **options)
         losses = optax.softmax_cross_entropy_with_integer_labels(output.logits, labels)
-        return losses.mean(), output
+        loss = losses.mean()
+        total = loss + regulariser.cost(output.penalties) if regulariser else loss
+        return total, (loss, output)
 
     with full_precision():
-        (loss, output), (gradient, backward) = jax.value_and_grad(loss_of, (0, 1), has_aux=True)(
-            state.weights, jnp.zeros(2)
-        )
+        (_, (loss, output)), (gradient, backward) = jax.value_and_grad(
+            loss_of, (0, 1), has_aux=True
+        )(state.weights, jnp.zeros(2))
     correct = jnp.sum(jnp.argmax(output.logits, 1) == labels)
     norm = optax.tree.norm(gradient)
-    result = Result(loss, correct, norm, backward, output.solution)
+    result = Result(loss, correct, norm, backward, output.solution, output.penalties)
     return updated(optimizer, state, gradient, learning_rate), result
 
 
