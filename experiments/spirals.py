@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from experiments.windows import Observed, Problem, Set, scaled
+from experiments.windows import Observed, Problem, Test, problem
 
 END, GRID = 6 * np.pi, 500
 STEP = END / (GRID - 1)
-TIMES = 100  # in a window, and beyond it
+TIMES = 100  # in a window, before it and beyond it
 
 
 def curve(a: Float[ndarray, "..."], clockwise: bool) -> Float[ndarray, "... 2"]:
@@ -27,37 +27,35 @@ def curve(a: Float[ndarray, "..."], clockwise: bool) -> Float[ndarray, "... 2"]:
 
 def sample(
     count: int, observations: int, noise: float, last: int, generator: np.random.Generator
-) -> Set:
-    """`count` windows of 100 times, half of either direction, with the 100 times that follow.
+) -> Test:
+    """`count` windows of 100 times, half of either direction.
 
-    The starts are uniform between grid points 100 and `last`; the curve ends at 500.
-    `observations` of the 100 times are observed, others in each window, with noise; the truth
-    inside and beyond has none.
+    The starts are uniform between grid points 100 and `last`. `observations` of the 100 times are
+    observed, others in each window, with noise; the truth inside, beyond and before has none.
     """
     starts = generator.uniform(TIMES * STEP, last * STEP, count)
-    ts = np.arange(2 * TIMES) * STEP
+    ts = np.arange(-TIMES, 2 * TIMES) * STEP
     paths = np.stack([curve(a + ts, i % 2 == 0) for i, a in enumerate(starts)])
-    times = np.tile(ts, (count, 1))
-    whole = Observed(times, paths, np.ones_like(paths))
-    chosen = [np.sort(generator.choice(TIMES, observations, replace=False)) for _ in range(count)]
-    at = np.stack(chosen)
-    values = np.take_along_axis(paths, at[:, :, None], axis=1)
-    values = values + noise * generator.normal(size=values.shape)
-    observed = Observed(ts[at], values, np.ones_like(values))
-    cut = lambda part: Observed(times[:, part], paths[:, part], whole.mask[:, part])
-    return Set(observed, cut(slice(None, TIMES)), cut(slice(TIMES, None)))
+    at = np.stack([np.sort(generator.permutation(TIMES)[:observations]) for _ in range(count)])
+    clean = np.take_along_axis(paths[:, TIMES:], at[:, :, None], axis=1)
+    values = clean + noise * generator.normal(size=clean.shape)
+    observed = Observed(ts[TIMES:][at], values, np.ones_like(values))
+
+    def part(index: slice) -> Observed:
+        truth = paths[:, index]
+        return Observed(np.tile(ts[index], (count, 1)), truth, np.ones_like(truth))
+
+    inside, beyond = part(slice(TIMES, 2 * TIMES)), part(slice(2 * TIMES, None))
+    return Test(observed, inside, beyond, part(slice(TIMES - 1, None, -1)), noisy=False)
 
 
-def problem(count: int, tests: int, observations: int, noise: float, seed: int) -> Problem:
-    """Training and test spirals, scaled to deviation 1.
-
-    Training windows lie anywhere on the curve; what is predicted of test windows ends with it.
-    """
+def make(count: int, tests: int, observations: int, noise: float, seed: int) -> Problem:
+    """Training windows from anywhere on the curve, and test windows that it goes on beyond."""
     generators = [np.random.default_rng([seed, part]) for part in (1, 2)]
-    train = sample(count, observations, noise, GRID - TIMES, generators[0])
+    train = sample(count, observations, noise, GRID - TIMES, generators[0]).observed
     test = sample(tests, observations, noise, GRID - 2 * TIMES, generators[1])
     title = (
         f"{count} spirals, {observations} of {TIMES} times observed with noise {noise:g}; "
-        f"{tests} other spirals to test"
+        f"{tests} others to test"
     )
-    return scaled(title, ("x", "y"), train, test, (TIMES - 1) * STEP, "time", 1.0)
+    return problem(title, ("x", "y"), train, test, (TIMES - 1) * STEP, "time", 1.0)
