@@ -53,7 +53,7 @@ def series(path: Path, model: Trained) -> None:
         _limit(axis.set_ylim, truth * problem.deviation[0])
         if plane:
             _plane(axes[0, i], problem, found, rnn, i, seen)
-    axes[-1, 0].set_ylabel(problem.names[0])
+    axes[-1, 0].set_ylabel(f"{problem.names[0]}, less its mean")
     figure.suptitle(
         "Observed (orange), true (black), predicted from the observations (blue: on, green: back; "
         "bands: 90% of the trajectories), RNN (grey)", fontsize=8,

@@ -10,8 +10,8 @@ from experiments.series import Series
 
 YEAR = 365.25 / 7  # weeks
 
-# Weekly averages of continuous air samples, in tenths of ppmv above 300; a point where no day of the
-# week had six steady hours. Saturdays from 29 March 1958 to 29 December 2001.
+# Weekly averages of continuous air samples, in tenths of ppmv above 300; a point where no day of
+# the week had six steady hours. Saturdays from 29 March 1958 to 29 December 2001.
 # C.D. Keeling and T.P. Whorf 2004, "Atmospheric CO2 concentrations derived from flask air samples
 # at sites in the SIO network", in Trends: A Compendium of Data on Global Change, Carbon Dioxide
 # Information Analysis Center, Oak Ridge. Public domain, as shipped by statsmodels (datasets.co2).
