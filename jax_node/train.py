@@ -175,14 +175,14 @@ class Learner:
         }
 
     def evaluate(self, images: Pixels, labels: Labels) -> dict[str, float]:
-        """Mean loss, number of errors and nfe_forward for one batch of any size."""
+        """Mean loss, number of errors and the solve's statistics for one batch of any size."""
         output = self._evaluate(images)
         logits = output.logits
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(labels)).mean()
         return {
             "loss": float(loss),
             "errors": float(np.sum(np.argmax(logits, 1) != labels)),
-            "nfe_forward": _statistics(output.solution, 0.0)["nfe_forward"],
+            **_statistics(output.solution, 0.0),
         }
 
     def predict(self, images: Pixels) -> Float[np.ndarray, "batch 10"]:

@@ -145,14 +145,14 @@ class Learner:
 
     @torch.no_grad()
     def evaluate(self, images: Pixels, labels: Labels) -> dict[str, float]:
-        """Mean loss, number of errors and nfe_forward for one batch of any size."""
+        """Mean loss, number of errors and the solve's statistics for one batch of any size."""
         x, y = self._tensors(images, labels)
         with _exact_convolutions():
             logits, solution, _ = self.model(x)
         return {
             "loss": F.cross_entropy(logits, y).item(),
             "errors": float((logits.argmax(dim=1) != y).sum().item()),
-            "nfe_forward": _statistics(solution)["nfe_forward"],
+            **_statistics(solution),
         }
 
     @torch.no_grad()
