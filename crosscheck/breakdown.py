@@ -71,7 +71,7 @@ def measure(rates: tuple[float, ...] = RATES, adjoints: tuple[str, ...] | None =
     for rate in rates:
         problem = dissipative(rate)
         loss = cotangent(problem, TS)
-        exact = gradients.reference_gradient(problem, TS)
+        exact = gradients.reference_gradient(problem, tuple(TS))
         for side, adjoint in gradients.methods("dopri5", adjoints):
             name = f"{side} {adjoint}"
             try:

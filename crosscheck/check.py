@@ -146,6 +146,15 @@ def compare_tensors(
     return Check(group, case, left, right, worst.error, bound, reason, worst)
 
 
+def margin(check: Check) -> float:
+    """How near a check is to its bound, above 1 beyond it."""
+    if check.bound is None:
+        return 0.0
+    if check.at_least:
+        return check.bound / max(check.value, 1e-300)
+    return check.value / check.bound if check.bound else float(check.value > 0) * 1e300
+
+
 def _largest(a: np.ndarray) -> float:
     finite = np.abs(np.asarray(a, np.float64))
     return float(np.max(finite[np.isfinite(finite)], initial=0.0))

@@ -1,4 +1,4 @@
-"""The fields that are compared: linear, spiral, a small network, and the MNIST models' own.
+"""The fields that are compared: three formulas, a small network, and the MNIST models' own.
 
 The small ones take parameters and states with any leading axes in numpy, so that complex-step
 derivatives in all directions are one solve.
@@ -52,6 +52,24 @@ def spiral() -> Problem:
 
     y0 = np.array([[1.0, 0.2], [0.4, -0.9]])
     return Problem("spiral", in_jax, in_torch, params, y0, TWENTY, numpy=in_numpy)
+
+
+def lotka_volterra() -> Problem:
+    """x' = x (1.5 - y), y' = y (x - 3): hunters and prey, two trajectories."""
+    params = {"growth": np.array([1.5, -3.0]), "interaction": np.array([-1.0, 1.0])}
+
+    def field(t, y, p):
+        return y * (p["growth"] + p["interaction"] * y[..., ::-1])
+
+    def in_torch(t, y, p):
+        return y * (p["growth"] + p["interaction"] * y.flip(-1))
+
+    def in_numpy(t, y, p):
+        row = lambda a: a[..., None, :]
+        return y * (row(p["growth"]) + row(p["interaction"]) * y[..., ::-1])
+
+    y0 = np.array([[1.0, 1.0], [4.0, 0.5]])
+    return Problem("lotka-volterra", field, in_torch, params, y0, TWENTY, numpy=in_numpy)
 
 
 def mlp() -> Problem:

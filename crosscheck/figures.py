@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from crosscheck.breakdown import Breakdown
+from crosscheck.check import Check, margin
 from crosscheck.gradients import Square
-from crosscheck.gradients import Sweep as GradientSweep
 from crosscheck.suite import Findings
+from crosscheck.sweeps import Sweep
 from crosscheck.training import Divergence
-from crosscheck.trajectories import Pair, Sweep
+from crosscheck.trajectories import Pair
 
 JAX, TORCH = "#1f6fb4", "#d9541e"
 COLOURS = {
@@ -35,63 +36,113 @@ STYLES: dict[str, dict[str, Any]] = {
     "torch": {"lw": 1.4, "ls": "--"},
 }
 SMALLEST = 1e-17
+PASS, FAIL = "#1a7f37", "#cc2222"
+HEAT_MAPS = ("euler", "rk4", "implicit_adams", "dopri5")
 
 
-def all_figures(findings: Findings) -> list[tuple[str, str, str]]:
-    """Title, caption and PNG (base64) of every figure there is material for."""
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the report as a PNG."""
+
+    name: str
+    title: str
+    caption: str
+    png: bytes
+
+
+def pictures(findings: Findings) -> list[Picture]:
+    """Every figure there is material for."""
     found = []
+
+    def add(name: str, title: str, caption: str, figure: Figure) -> None:
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=110)
+        found.append(Picture(name, title, caption, buffer.getvalue()))
+
+    if findings.checks:
+        add(
+            "agreement",
+            "Pass or fail, pair by pair",
+            "Each dot is a check of the two sides at its left: what was measured over its bound. "
+            "Beyond the line it fails, and is red. Exact equality is drawn at the left edge.",
+            agreement(findings.checks),
+        )
     doubles = [pair for pair in findings.pairs if pair.dtype == "float64" and len(pair.ts) > 2]
     shown = [pair for pair in doubles if pair.solver in ("rk4", "dopri5")]
     if shown:
-        found.append(
-            (
-                "Trajectories, and their difference",
-                "Above: three components of the state, JAX as lines, torch as dots. Below: the "
-                "largest difference at each time, relative to the largest state.",
-                _png(trajectories(shown)),
-            )
+        add(
+            "trajectories",
+            "Trajectories, and their difference",
+            "Above: three components of the state, JAX as lines, torch as dots. Below: the "
+            "largest difference at each time, relative to the largest state; none is drawn as "
+            "1e-17.",
+            trajectories(shown),
         )
-    squares = [square for square in findings.squares if square.dtype == "float64"]
+    squares = [s for s in findings.squares if s.dtype == "float64" and s.solver in HEAT_MAPS]
     if squares:
-        found.append(
-            (
-                "Gradients, method against method",
-                "log10 of the relative difference in y0 and all parameters. Dark blocks: the same "
-                "discretisation, equal to rounding. What is light between them is the difference "
-                "of discretise-then-optimise and optimise-then-discretise.",
-                _png(heat_maps(squares)),
-            )
+        add(
+            "gradients",
+            "Gradients, method against method",
+            "log10 of the relative difference in y0 and all parameters. Dark blocks: the same "
+            "discretisation, equal to rounding. What is light between them is the difference "
+            "of discretise-then-optimise (direct, checkpoint) and optimise-then-discretise "
+            "(adjoint), which shrinks with the step or the tolerance. Other solvers are in "
+            "report.json.",
+            heat_maps(squares),
         )
-    if findings.gradient_sweeps or findings.sweeps:
-        found.append(
-            (
-                "Error against tolerance",
-                "Relative errors against a reference, over rtol = atol; the dotted line is the "
-                "tolerance itself.",
-                _png(tolerances(findings.gradient_sweeps, findings.sweeps)),
-            )
+    if findings.sweeps:
+        add(
+            "tolerance",
+            "Error against tolerance",
+            "Relative errors against a reference, over rtol = atol; the dotted line is the "
+            "tolerance itself, and a method whose error is in proportion to it has slope 1.",
+            tolerances(findings.sweeps),
         )
     if findings.breakdown is not None:
-        found.append(
-            (
-                "Where the adjoint breaks down",
-                "u' = -k (u - cos t), z' = u^2, dopri5 at rtol 1e-6: relative error of dL/dk. The "
-                "adjoint reconstructs u backwards in time, where errors grow by exp(k T).",
-                _png(breaking(findings.breakdown)),
-            )
+        add(
+            "breakdown",
+            "Where the adjoint breaks down",
+            "u' = -k (u - cos t), z' = u^2 in [0, T = 1], dopri5 at rtol 1e-6: relative error of "
+            "dL/dk. The adjoint reconstructs u backwards in time, where errors grow by exp(k T): "
+            "from k T = 14 on nothing of the gradient is right. A cross at the top is a solve that "
+            "gave up.",
+            breaking(findings.breakdown),
         )
     if findings.divergences:
-        found.append(
-            (
-                "200 training steps with the same batches",
-                "RK-Net, rk4 in 4 steps, in both frameworks from the same weights. Left: the "
-                "losses. Right: relative distance of all weights; float64 shows how much of the "
-                "distance in float32 is rounding (which training amplifies: a ReLU that rounding "
-                "switches changes the gradient by 1e-3).",
-                _png(divergence(findings.divergences)),
-            )
+        add(
+            "training",
+            "200 training steps with the same batches",
+            "RK-Net, rk4 in 4 steps, in both frameworks from the same weights. Left: the "
+            "losses. Right: relative distance of all weights; float64 shows how much of the "
+            "distance in float32 is rounding, which training amplifies: a ReLU that rounding "
+            "switches changes the gradient by 1e-3.",
+            divergence(findings.divergences),
         )
     return found
+
+
+def agreement(checks: list[Check]) -> Figure:
+    """A row for each pair of sides, a dot for each check: value over bound."""
+    grouped: dict[tuple[str, str, str], list[float]] = {}
+    for check in sorted(checks, key=lambda check: check.group):
+        margins = grouped.setdefault((check.group, check.left, check.right), [])
+        margins.append(min(max(margin(check), 1e-8), 1e4))
+    figure = Figure(figsize=(9, 0.6 + 0.21 * len(grouped)), layout="constrained")
+    axis = figure.subplots()
+    for row, margins in enumerate(grouped.values()):
+        axis.axhline(row, color="0.93", lw=0.8, zorder=0)
+        colours = [FAIL if value > 1 else PASS for value in margins]
+        axis.scatter(margins, [row] * len(margins), c=colours, s=14, alpha=0.6)
+    axis.axvline(1, color="0.2", lw=1)
+    axis.set_xscale("log")
+    axis.set_xlim(0.6e-8, 2e4)
+    axis.set_ylim(len(grouped) - 0.5, -0.5)
+    labels = [f"{group}:  {left} – {right}" for group, left, right in grouped]
+    axis.set_yticks(range(len(grouped)), labels, fontsize=7)
+    axis.set_xlabel(
+        "measured / bound (for a slope or order that must be reached: bound / measured)"
+    )
+    return figure
 
 
 def trajectories(pairs: list[Pair]) -> Figure:
@@ -144,28 +195,24 @@ def heat_maps(squares: list[Square]) -> Figure:
     return figure
 
 
-def tolerances(gradient: list[GradientSweep], states: list[Sweep]) -> Figure:
-    """A panel for each sweep: gradients first."""
-    panels: list[tuple[str, tuple[float, ...], Mapping[str, np.ndarray]]] = [
-        (f"gradient: {s.problem.name}, {s.solver}", s.tolerances, s.errors) for s in gradient
-    ]
-    panels += [(f"state: {s.problem.name}, {s.solver}", s.tolerances, s.errors) for s in states]
-    columns = min(4, len(panels))
-    rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(3.4 * columns + 1, 3.0 * rows + 0.4), layout="constrained")
+def tolerances(sweeps: list[Sweep]) -> Figure:
+    """A panel for each sweep."""
+    columns = min(4, len(sweeps))
+    rows = -(-len(sweeps) // columns)
+    figure = Figure(figsize=(3.5 * columns + 1, 3.2 * rows + 0.4), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat[len(panels) :]:
+    for axis in axes.flat[len(sweeps) :]:
         axis.set_visible(False)
-    for axis, (title, rtols, errors) in zip(axes.flat, panels, strict=False):
-        _errors(axis, np.array(rtols), errors)
-        axis.loglog(rtols, rtols, ":", color="0.5")
-        axis.set_title(title, fontsize=9)
+    for axis, sweep in zip(axes.flat, sweeps, strict=False):
+        labels = {name: f"{name}, slope {sweep.slope(name):.2f}" for name in sweep.errors}
+        _errors(axis, np.array(sweep.tolerances), sweep.errors, labels)
+        axis.loglog(sweep.tolerances, sweep.tolerances, ":", color="0.5")
+        axis.set_title(f"{sweep.what}: {sweep.problem.name}, {sweep.solver}", fontsize=9)
         axis.set_xlabel("rtol")
         axis.invert_xaxis()
-    axes[0, 0].set_ylabel("relative error")
-    axes[0, 0].legend(fontsize=7)
-    if gradient and states and len(gradient) < len(panels):
-        axes.flat[len(gradient)].legend(fontsize=7)
+        axis.legend(fontsize=6)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("relative error")
     return figure
 
 
@@ -173,8 +220,13 @@ def breaking(found: Breakdown) -> Figure:
     """Gradient error over the rate of dissipation."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axis = figure.subplots()
-    _errors(axis, np.array(found.rates), found.errors)
-    axis.semilogy(found.rates, found.predicted, ":", color="0.4", label="rtol exp(k T)")
+    rates = np.array(found.rates)
+    _errors(axis, rates, found.errors, {name: name for name in found.errors})
+    axis.semilogy(rates, found.predicted, ":", color="0.4", label="rtol exp(k T)")
+    top = max(float(np.nanmax(e[np.isfinite(e)], initial=1)) for e in found.errors.values())
+    for name, errors in found.errors.items():
+        lost = rates[np.isinf(errors)]
+        axis.plot(lost, np.full(len(lost), 10 * top), "x", color=COLOURS[name])
     axis.axhline(1, color="0.8", lw=1)
     axis.set_xscale("linear")
     axis.set_xlabel("k T")
@@ -202,14 +254,10 @@ def divergence(runs: list[Divergence]) -> Figure:
     return figure
 
 
-def _errors(axis: Axes, over: np.ndarray, errors: Mapping[str, np.ndarray]) -> None:
+def _errors(
+    axis: Axes, over: np.ndarray, errors: Mapping[str, np.ndarray], labels: Mapping[str, str]
+) -> None:
     for name, values in errors.items():
         style = STYLES[name.split()[0]]
         finite = np.where(np.isfinite(values), np.maximum(values, SMALLEST), np.nan)
-        axis.loglog(over, finite, color=COLOURS[name], label=name, marker=".", **style)
-
-
-def _png(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return base64.b64encode(buffer.getvalue()).decode()
+        axis.loglog(over, finite, color=COLOURS[name], label=labels[name], marker=".", **style)

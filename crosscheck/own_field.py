@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 from torch import nn
 
-from crosscheck import gradients, layers, trajectories
+from crosscheck import gradient_checks, gradients, layers, trajectories
 from crosscheck.check import Check
 from crosscheck.problem import Problem
 from jax_node.solve import FIXED_STEP
@@ -122,7 +122,9 @@ def compare(
     found = layers.field_checks(problem)
     for solver in solvers:
         control = step if solver in FIXED_STEP else rtol
-        found += trajectories.checks(trajectories.solve_both(problem, solver, control))
+        found += trajectories.checks(
+            trajectories.solve_both(problem, solver, value=control, ts=times)
+        )
         square = gradients.square(problem, solver, control, ts=times)
-        found += gradients.checks(square)
+        found += gradient_checks.checks(square)
     return Comparison(found)

@@ -1,10 +1,12 @@
-"""The findings as a table in the terminal, as report.json, and as report.html with figures."""
+"""The findings in the terminal, as report.json, as report.html with figures, as summary.md."""
 
 from __future__ import annotations
 
+import base64
 import html
 import importlib.metadata
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,12 @@ from rich.console import Console
 from rich.table import Table
 
 from crosscheck import figures
-from crosscheck.check import Check
+from crosscheck.check import Check, margin
 from crosscheck.suite import Findings
+from experiments.results import environment, write_atomic
 
-PACKAGES = ("jax", "flax", "diffrax", "optax", "torch", "torchdiffeq", "numpy")
+PACKAGES = ("jax", "flax", "diffrax", "optax", "torch", "torchdiffeq")
+FOR_PAGES = ("agreement", "tolerance", "breakdown", "training")
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem;
        color: #1b1b1b; }
@@ -31,17 +35,21 @@ details > summary { cursor: pointer; margin: .5rem 0; }
 
 
 def print_checks(checks: list[Check], console: Console) -> None:
-    """A row for each group and pair of sides, worst first within its bound; then each failure."""
+    """A row for each group and pair of sides, with its check nearest to failing; then failures."""
     table = Table(title="JAX against PyTorch", title_justify="left")
     for name in ("group", "left", "right"):
         table.add_column(name)
-    for name in ("checks", "failed", "worst", "bound", "closest to its bound"):
-        table.add_column(name, justify="left" if name.startswith("closest") else "right")
+    for name in ("checks", "failed", "value", "bound"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("where it comes nearest to its bound")
+    previous = None
     for (group, left, right), members in grouped(checks).items():
         worst = max(members, key=margin)
         failed = sum(not check.passed for check in members)
+        if previous not in (None, group):
+            table.add_section()
         table.add_row(
-            group,
+            "" if group == previous else group,
             left,
             right,
             str(len(members)),
@@ -50,6 +58,7 @@ def print_checks(checks: list[Check], console: Console) -> None:
             bound(worst),
             worst.case,
         )
+        previous = group
     console.print(table)
     failures = [check for check in checks if not check.passed]
     for check in failures:
@@ -63,20 +72,12 @@ def print_checks(checks: list[Check], console: Console) -> None:
 
 
 def grouped(checks: list[Check]) -> dict[tuple[str, str, str], list[Check]]:
-    """Checks by group and sides, in the order of their first appearance."""
+    """Checks by group and sides, groups in the order of their first appearance."""
+    order = list(dict.fromkeys(check.group for check in checks))
     groups: dict[tuple[str, str, str], list[Check]] = {}
-    for check in checks:
+    for check in sorted(checks, key=lambda check: order.index(check.group)):
         groups.setdefault((check.group, check.left, check.right), []).append(check)
     return groups
-
-
-def margin(check: Check) -> float:
-    """How near a check is to its bound, above 1 beyond it."""
-    if check.bound is None:
-        return 0.0
-    if check.at_least:
-        return check.bound / max(check.value, 1e-300)
-    return check.value / check.bound if check.bound else float(check.value > 0) * 1e300
 
 
 def bound(check: Check) -> str:
@@ -91,8 +92,9 @@ def to_json(findings: Findings) -> dict[str, Any]:
     return {
         "passed": not findings.failures,
         "settings": findings.settings,
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "environment": environment({name: importlib.metadata.version(name) for name in PACKAGES}),
         "seconds": {name: round(value, 2) for name, value in findings.seconds.items()},
+        "cpu_seconds": {name: round(value, 2) for name, value in findings.cpu_seconds.items()},
         "checks": [check.to_json() for check in findings.checks],
         "solves": [pair.row() for pair in findings.pairs],
         "gradient_nfe": [
@@ -109,14 +111,56 @@ def to_json(findings: Findings) -> dict[str, Any]:
 
 
 def write(findings: Findings, folder: Path) -> None:
-    """Write report.json, report.html and its figures into `folder`."""
+    """Write report.json, report.html, summary.md and some of the figures into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     content = to_json(findings)
-    (folder / "report.json").write_text(json.dumps(content, indent=1) + "\n")
-    (folder / "report.html").write_text(to_html(findings, content))
+    pictures = figures.pictures(findings)
+    write_atomic(folder / "report.json", json.dumps(content, indent=1) + "\n")
+    write_atomic(folder / "report.html", to_html(findings, content, pictures))
+    write_atomic(folder / "summary.md", to_markdown(findings, content))
+    for picture in pictures:
+        if picture.name in FOR_PAGES:
+            (folder / f"{picture.name}.png").write_bytes(picture.png)
 
 
-def to_html(findings: Findings, content: dict[str, Any]) -> str:
+def to_markdown(findings: Findings, content: dict[str, Any]) -> str:
+    """The checks in short, as `experiments/pages.py` puts it into a page.
+
+    A row for each section and reason of a bound, with the check that comes nearest to it.
+    """
+    rows: dict[tuple[str, str], list[Check]] = {}
+    for members in grouped(findings.checks).values():
+        for check in members:
+            rows.setdefault((check.group, re.sub(r"[\d.e+-]+", "", check.reason)), []).append(check)
+    lines = [
+        "| section | checks | failed | nearest to its bound | value | bound | why this bound |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for (group, _), members in rows.items():
+        worst = max(members, key=margin)
+        failed = sum(not check.passed for check in members)
+        value, limit = f"{worst.value:.1e}", bound(worst)
+        if worst.quantity != "relative error":
+            value += f" ({worst.quantity.partition(' (')[0]})"
+        cells = (group, len(members), failed, worst.case, value, limit, worst.reason)
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    total, cpu = (sum(content[name].values()) for name in ("seconds", "cpu_seconds"))
+    quick = " --quick" if findings.settings["quick"] else ""
+    environment = content["environment"]
+    lines += [
+        "",
+        f"`python -m crosscheck{quick}`: {len(findings.checks)} checks, "
+        f"{len(findings.failures)} failed; {total:.0f} s, {cpu:.0f} s of them on a core, "
+        f"{environment['cpu_count']} cores, {environment['platform']}, "
+        f"commit {(environment['git_commit'] or 'unknown')[:10]}; "
+        + ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
+        + ".",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def to_html(findings: Findings, content: dict[str, Any], pictures: list[figures.Picture]) -> str:
     """One page that needs nothing else: figures are inside it."""
     escape = html.escape
     verdict = (
@@ -129,18 +173,20 @@ def to_html(findings: Findings, content: dict[str, Any]) -> str:
         "<!doctype html><html lang=en><meta charset=utf-8><title>JAX against PyTorch</title>",
         f"<style>{STYLE}</style><h1>JAX against PyTorch</h1>",
         verdict,
-        "<p>" + escape(", ".join(f"{k} {v}" for k, v in content["versions"].items())) + "</p>",
+        "<p>"
+        + escape(", ".join(f"{k} {v}" for k, v in content["environment"]["versions"].items()))
+        + "</p>",
     ]
     for check in findings.failures:
         parts.append(f'<p class="fail">{escape(check.describe())}</p>')
     parts.append("<h2>Summary</h2>")
     parts.append(_table([max(group, key=margin) for group in grouped(findings.checks).values()]))
     parts.append("<p>The check nearest to its bound of each group and pair; all are below.</p>")
-    for title, caption, image in figures.all_figures(findings):
+    for picture in pictures:
+        title, image = escape(picture.title), base64.b64encode(picture.png).decode()
         parts.append(
-            f'<h2>{escape(title)}</h2><figure><img alt="{escape(title)}" '
-            f'src="data:image/png;base64,{image}"><figcaption>{escape(caption)}</figcaption>'
-            "</figure>"
+            f'<h2>{title}</h2><figure><img alt="{title}" src="data:image/png;base64,{image}">'
+            f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
         )
     parts.append("<h2>Evaluations and steps</h2>")
     parts.append(_dictionaries(content["solves"]))

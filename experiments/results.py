@@ -45,7 +45,7 @@ class RunFolder:
                 )
             if any(path.iterdir()):
                 raise RunError(f"{path} is not empty; choose another folder with --out.")
-            run = cls(path, _lock(path), {})
+            run = cls(path, lock_folder(path), {})
             run.write_json("config.json", config)
             (path / "checkpoints").mkdir()
         except OSError as error:
@@ -61,7 +61,7 @@ class RunFolder:
         if not (path / "config.json").is_file():
             raise RunError(f"{path} holds no run (it has no config.json).")
         try:
-            run = cls(path, _lock(path), {})
+            run = cls(path, lock_folder(path), {})
             (path / "checkpoints").mkdir(exist_ok=True)
         except OSError as error:
             raise RunError(f"the run folder {path} cannot be written ({error.strerror}).") from None
@@ -98,6 +98,14 @@ class RunFolder:
     def best_epoch(self) -> int | None:
         """The epoch of `best`."""
         return self._index.get("best_epoch")
+
+    def finished(self, epochs: int) -> bool:
+        """Whether all `epochs` are saved and summarised."""
+        try:
+            summary = self.read_json("summary.json")
+        except RunError:  # not there yet, or damaged: it is written again
+            return False
+        return self.epoch == epochs == summary.get("epochs")
 
     def rewind(self) -> list[dict[str, Any]]:
         """Drop what was written after the last committed epoch; return that run's metrics."""
@@ -189,6 +197,22 @@ def write_atomic(path: Path, text: str) -> None:
     _sync(path.parent)
 
 
+def lock_folder(path: Path) -> TextIO:
+    """Lock a folder until the file returned is closed; `RunError` if another process has it."""
+    file = (path / ".lock").open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        owner = file.read().strip() or "unknown"
+        file.close()
+        raise RunError(f"{path} is in use by process {owner}; wait for it to end.") from None
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
 def default_folder(dataset: str, model: str, framework: str, seed: int) -> Path:
     """`runs/mnist-odenet-jax-seed0-20250131-120000` in the current folder."""
     time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
@@ -216,21 +240,6 @@ def git_commit(folder: Path) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None
-
-
-def _lock(path: Path) -> TextIO:
-    file = (path / ".lock").open("a+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        owner = file.read().strip() or "unknown"
-        file.close()
-        raise RunError(f"{path} is in use by process {owner}; wait for it to end.") from None
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    return file
 
 
 def _sync(path: Path) -> None:

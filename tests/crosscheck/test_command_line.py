@@ -15,7 +15,7 @@ from crosscheck.check import compare_tensors
 def findings(value):
     mlp = fields.mlp()
     found = suite.Findings(settings={"quick": True})
-    found.pairs.append(trajectories.solve_both(mlp, "rk4", fields.FIXED_STEP))
+    found.pairs.append(trajectories.solve_both(mlp, "rk4"))
     found.squares.append(gradients.square(mlp, "euler", 0.125, adjoints=("direct",)))
     sides = {"jax": {"w<1>": np.array([1.0])}, "torch": {"w<1>": np.array([value])}}
     found.checks.append(compare_tensors("layers", "conv1", sides, 1e-3, "because"))
@@ -32,7 +32,7 @@ def test_exit_code_and_reports(monkeypatch, tmp_path, capsys, value, code):
     content = json.loads(text, parse_constant=strict)
     assert content["passed"] == (code == 0)
     page = (tmp_path / "a" / "b" / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count("data:image/png;base64,") == 3
     assert "http" not in page  # it needs nothing from elsewhere
     if code:
         assert "layers: conv1: jax against torch" in out

@@ -11,7 +11,7 @@ import jax_node.conv
 import jax_node.solve
 import torch_node.adjoint
 import torch_node.solve
-from crosscheck import fields, gradients, jax_side, layers, trained, trajectories
+from crosscheck import fields, gradient_checks, gradients, jax_side, layers, trained, trajectories
 
 
 def mutated(module, old, new):
@@ -40,7 +40,7 @@ def failing_layers():
 
 def euler_gradients():
     """The square of gradients with Euler's method, which has all three adjoints."""
-    return failing(gradients.checks(gradients.square(fields.mlp(), "euler", 0.125)))
+    return failing(gradient_checks.checks(gradients.square(fields.mlp(), "euler", 0.125)))
 
 
 def sides(checks):
@@ -91,7 +91,7 @@ def test_epsilon_of_group_normalisation(monkeypatch):
 def test_one_step_too_many(monkeypatch):
     count = torch_node.solve.step_count
     monkeypatch.setattr(torch_node.solve, "step_count", lambda *a: count(*a) + 1)
-    pair = trajectories.solve_both(fields.mlp(), "midpoint", fields.FIXED_STEP)
+    pair = trajectories.solve_both(fields.mlp(), "midpoint")
     states, steps = failing(trajectories.checks(pair))
     assert states.worst.tensor == "ys"
     assert (steps.worst.tensor, steps.worst.left, steps.worst.right) == ("accepted", 20, 40)
