@@ -127,7 +127,7 @@ PRESETS = {
         minutes=float("inf"),
     ),
     "laptop": Preset(
-        flags="--epochs 4 --batch-size 32",
+        flags="--epochs 3 --batch-size 32",
         blocks=((TABLE1, (0, 1, 2)), (_OTHERS, (0, 1, 2)), (MAIN, (3, 4))),
         examined_seeds=(0, 1, 2),
         jobs=None,

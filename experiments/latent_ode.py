@@ -58,7 +58,7 @@ class Solver:
     Evaluation takes two steps of rk4 between two times that are asked for.
     """
 
-    solver: Annotated[str, arg(metavar="NAME")] = "rk4"
+    solver: Annotated[str, arg(metavar="NAME")] = "midpoint"
     """rk4, midpoint or euler."""
 
 
@@ -82,6 +82,8 @@ class Data:
     """Spirals to test with."""
     noise: Annotated[float, arg(metavar="SD")] = 0.3
     """Standard deviation of the noise of spirals."""
+    grid: Annotated[int, arg(metavar="N")] = 1000
+    """Points of the whole curve of a spiral, of which a window is 100."""
     stretch: Annotated[float, arg(metavar="T")] = 1.5
     """Length of a window of a series, in its units of time."""
     ahead: Annotated[float, arg(metavar="T")] = 1.0
@@ -100,7 +102,7 @@ class Config:
 
     model: Model = Model()
     solver: Solver = Solver()
-    training: job.Training = job.Training(lr=1e-2)
+    training: job.Training = job.Training(steps_per_epoch=300, lr=1e-2)
     data: Data = Data()
     run: job.Run = job.Run()
 
@@ -162,6 +164,7 @@ def resolve(config: Config) -> Config:
     ):
         flags.at_least(flag, value)
     flags.at_least("--observations", observations, 2)
+    flags.at_least("--grid", data.grid, 4 * spirals.TIMES)
     if data.data == "spirals" and observations > spirals.TIMES:
         raise ConfigError(
             f"--observations is {observations}; a spiral has {spirals.TIMES} times to observe."
@@ -192,7 +195,9 @@ def load(config: Config) -> Problem:
     data, seed = config.data, config.training.seed
     assert data.observations is not None
     if data.data == "spirals":
-        return spirals.make(data.spirals, data.test_spirals, data.observations, data.noise, seed)
+        return spirals.make(
+            data.spirals, data.test_spirals, data.observations, data.noise, data.grid, seed
+        )
     return windows.cut(
         mauna_loa() if data.csv is None else read_csv(data.csv),
         title=str(data.csv or "CO2 at Mauna Loa, 1958-2001, years"),

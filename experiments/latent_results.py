@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from experiments import job, windows
+from experiments import job, spirals, windows
 from experiments.mauna_loa import harmonics
 from experiments.windows import Observed, Problem, Test
 
@@ -113,9 +113,11 @@ def compare(model: Trained, config: Any) -> dict[str, Any]:
         simple["line and two harmonics"] = lambda t, y, ask: harmonics(
             t * problem.scale, y, ask * problem.scale
         )
+    if config.data.data == "spirals":
+        simple["curves known, start fitted"] = spirals.fit
     for name, method in simple.items():
         errors[name] = {
-            part: rmse(problem, truth, _each(method, test.observed, truth.times))
+            part: rmse(problem, truth, _each(method, problem, test.observed, truth.times))
             for part, truth in ((p, getattr(test, p)) for p in PARTS)
         }
     own, union = windows.padding(problem.train)
@@ -151,14 +153,18 @@ def text(problem: Problem, config: Any, results: dict[str, Any]) -> str:
 
 def _nearest(times: ndarray, values: ndarray, ask: ndarray) -> ndarray:
     """Linear between observations, constant outside of them."""
-    return np.stack([np.interp(ask, times, column) for column in values.T], axis=1)
+    known = ~np.isnan(values)
+    columns = zip(values.T, known.T, strict=True)
+    return np.stack([np.interp(ask, times[k], column[k]) for column, k in columns], axis=1)
 
 
-def _each(method: Any, observed: Observed, ask: ndarray) -> ndarray:
-    """A method that takes one series, applied to each; channels one by one, for their gaps."""
-    found = np.zeros((*ask.shape, observed.values.shape[2]))
-    for i, (t, y, m) in enumerate(zip(observed.times, observed.values, observed.mask, strict=True)):
-        for c in range(y.shape[1]):
-            known = m[:, c] > 0
-            found[i, :, c] = method(t[known], y[known][:, c : c + 1], ask[i])[:, 0]
-    return found
+def _each(method: Any, problem: Problem, observed: Observed, ask: ndarray) -> ndarray:
+    """A method that takes times and values of one series, in the data's units, applied to each."""
+    own = lambda values: values * problem.deviation + problem.mean
+    found = np.zeros((*ask.shape, len(problem.names)))
+    rows = zip(observed.times, observed.values, observed.mask, ask, strict=True)
+    for i, (times, values, mask, asked) in enumerate(rows):
+        seen = mask.any(1)
+        values = np.where(mask > 0, own(values), np.nan)[seen]
+        found[i] = method(times[seen], values, asked)
+    return (found - problem.mean) / problem.deviation

@@ -1,7 +1,8 @@
 """Spirals of two directions, as the authors' example has them (torchdiffeq, latent_ode.py).
 
 Counter-clockwise: radius 0.3 a, angle a, around (5, 0). Clockwise: radius 15 / (6 pi + 1 - a),
-angle 6 pi + 1 - a, around (-5, 0). Both for a from 0 to 6 pi, on a grid of 500.
+angle 6 pi + 1 - a, around (-5, 0). Both for a from 0 to 6 pi, on a grid of points equally far
+apart, of which a window is 100.
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ from numpy import ndarray
 
 from experiments.windows import Observed, Problem, Test, problem
 
-END, GRID = 6 * np.pi, 500
-STEP = END / (GRID - 1)
+END = 6 * np.pi
 TIMES = 100  # in a window, before it and beyond it
 
 
@@ -26,16 +26,22 @@ def curve(a: Float[ndarray, "..."], clockwise: bool) -> Float[ndarray, "... 2"]:
 
 
 def sample(
-    count: int, observations: int, noise: float, last: int, generator: np.random.Generator
+    count: int,
+    observations: int,
+    noise: float,
+    starts: tuple[int, int],
+    grid: int,
+    generator: np.random.Generator,
 ) -> Test:
-    """`count` windows of 100 times, half of either direction.
+    """`count` windows of 100 times, half of either direction, starting between two grid points.
 
-    The starts are uniform between grid points 100 and `last`. `observations` of the 100 times are
-    observed, others in each window, with noise; the truth inside, beyond and before has none.
+    `observations` of the 100 times are observed, others in each window, with noise; the truth
+    inside, beyond and before has none.
     """
-    starts = generator.uniform(TIMES * STEP, last * STEP, count)
-    ts = np.arange(-TIMES, 2 * TIMES) * STEP
-    paths = np.stack([curve(a + ts, i % 2 == 0) for i, a in enumerate(starts)])
+    step = END / (grid - 1)
+    first = generator.uniform(starts[0] * step, starts[1] * step, count)
+    ts = np.arange(-TIMES, 2 * TIMES) * step
+    paths = np.stack([curve(a + ts, i % 2 == 0) for i, a in enumerate(first)])
     at = np.stack([np.sort(generator.permutation(TIMES)[:observations]) for _ in range(count)])
     clean = np.take_along_axis(paths[:, TIMES:], at[:, :, None], axis=1)
     values = clean + noise * generator.normal(size=clean.shape)
@@ -49,13 +55,33 @@ def sample(
     return Test(observed, inside, beyond, part(slice(TIMES - 1, None, -1)), noisy=False)
 
 
-def make(count: int, tests: int, observations: int, noise: float, seed: int) -> Problem:
-    """Training windows from anywhere on the curve, and test windows that it goes on beyond."""
+def make(count: int, tests: int, observations: int, noise: float, grid: int, seed: int) -> Problem:
+    """Training windows from anywhere but the ends, and test windows that the curve goes on beyond.
+
+    As in the example, no window starts in the first 100 points or ends beyond the last.
+    """
     generators = [np.random.default_rng([seed, part]) for part in (1, 2)]
-    train = sample(count, observations, noise, GRID - TIMES, generators[0]).observed
-    test = sample(tests, observations, noise, GRID - 2 * TIMES, generators[1])
+    options = observations, noise
+    train = sample(count, *options, (TIMES, grid - TIMES), grid, generators[0]).observed
+    test = sample(tests, *options, (TIMES, grid - 2 * TIMES), grid, generators[1])
     title = (
-        f"{count} spirals, {observations} of {TIMES} times observed with noise {noise:g}; "
-        f"{tests} others to test"
+        f"{count} spirals, {observations} of {TIMES} times observed with noise {noise:g}, a grid "
+        f"of {grid}; {tests} others to test"
     )
-    return problem(title, ("x", "y"), train, test, (TIMES - 1) * STEP, "time", 1.0)
+    stretch = (TIMES - 1) * END / (grid - 1)
+    return problem(title, ("x", "y"), train, test, stretch, "time", 1.0)
+
+
+def fit(times: ndarray, values: ndarray, ask: ndarray) -> Float[ndarray, "asked 2"]:
+    """The least error possible: the curves known, direction and start by least squares."""
+    low, high = -min(0.0, ask.min()), END - max(times.max(), ask.max())
+    found = []
+    for clockwise in (True, False):
+        starts = np.linspace(low, high, 200)
+        for _ in range(2):  # the best of a grid, then of a finer one around it
+            errors = ((curve(starts[:, None] + times, clockwise) - values) ** 2).sum((1, 2))
+            best, gap = starts[errors.argmin()], starts[1] - starts[0]
+            starts = np.linspace(max(low, best - gap), min(high, best + gap), 100)
+        found.append((errors.min(), best, clockwise))
+    _, start, clockwise = min(found)
+    return curve(start + ask, clockwise)

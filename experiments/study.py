@@ -117,6 +117,8 @@ def run(
             f"the study's folder {folder} cannot be written ({error.strerror}); choose another "
             "with --out."
         ) from None
+    if config.study.preset == "smoke":
+        examine = [*examine, "--quick"]
     with lock:
         shared = [*preset.flags.split(), *data_flags(config)]
         begin(folder, config, shared, jobs)

@@ -67,7 +67,7 @@ class Problem:
         train: windows that are learnt from; `test`: others.
         stretch: time from the start of a window to the end of what may be observed.
         unit: of time in pictures, of which one unit of model time has `scale`.
-        deviation: of the channels, in their own units.
+        mean, deviation: of the channels, in their own units.
     """
 
     title: str
@@ -77,6 +77,7 @@ class Problem:
     stretch: float
     unit: str
     scale: float
+    mean: Float[ndarray, " channels"]
     deviation: Float[ndarray, " channels"]
 
 
@@ -114,7 +115,7 @@ def problem(
 
     parts = (test.observed, test.inside, test.beyond, test.before)
     scaled = Test(*map(change, parts), test.noisy)
-    return Problem(title, names, change(train), scaled, stretch, unit, scale, deviation)
+    return Problem(title, names, change(train), scaled, stretch, unit, scale, mean, deviation)
 
 
 def cut(
@@ -155,7 +156,8 @@ def cut(
             train.append(row(found[1], start, found[2]))
     later = times[(times >= border + ahead) & (times <= times[-1] - stretch - ahead)]
     rows: dict[str, list] = {"observed": [], "inside": [], "beyond": [], "before": []}
-    for start in later[np.unique(np.linspace(0, len(later) - 1, tests).astype(int))]:
+    spread = np.unique(np.linspace(0, len(later), tests, endpoint=False).astype(int))
+    for start in later[spread] if len(later) else later:
         found = draw(start)
         beyond = between(start + stretch, start + stretch + ahead)
         before = between(start - ahead, start)

@@ -21,6 +21,9 @@ from jax_node.mlp import GRU, MLP, Linear
 Times = Float[Array, "batch times"]
 Values = Float[Array, "batch times channels"]
 Codes = Float[Array, "batch latent"]
+# Times and values that are asked for.
+Asked = Float[Array, "batch asked"]
+Answer = Float[Array, "batch asked channels"]
 
 
 class Encoder(nnx.Module):
@@ -157,7 +160,7 @@ def encode(
     return *model.rnn.encoder(*observed), *model.ode_rnn.encoder(*observed)
 
 
-def decode(model: Latent, z0: Codes, z0_ode_rnn: Codes, ask: Times) -> tuple[Values, Values]:
+def decode(model: Latent, z0: Codes, z0_ode_rnn: Codes, ask: Asked) -> tuple[Answer, Answer]:
     """Data at times `ask` of both latent ODEs, by rk4 in two steps from each to the next."""
     return (
         model.rnn.decode(z0, ask, solver="rk4", substeps=2),
@@ -165,7 +168,7 @@ def decode(model: Latent, z0: Codes, z0_ode_rnn: Codes, ask: Times) -> tuple[Val
     )
 
 
-def forecast(model: Latent, times: Times, values: Values, mask: Values, ask: Times) -> Values:
+def forecast(model: Latent, times: Times, values: Values, mask: Values, ask: Asked) -> Answer:
     """The baseline's predictions at times after all observations, each fed in for the next."""
     expected, h = model.forecaster(times, values, mask, ask[:, 0])
 

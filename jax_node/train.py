@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,6 +48,14 @@ class Result(NamedTuple):
     backward: Float[Array, "2"]
     solution: Solution | None
     penalties: dict[str, Float[Array, ""]]
+
+
+class Trajectory(NamedTuple):
+    """States of an ODE-Net on the way, the logits its head gives them, and the NFE of the solve."""
+
+    states: Float[np.ndarray, "times batch height width channels"]
+    logits: Float[np.ndarray, "times batch 10"]
+    nfe: int
 
 
 class Learner:
@@ -137,6 +145,7 @@ class Learner:
             )
         )
         self._forward = jax.jit(functools.partial(forward, self._graph))
+        self._trajectory = jax.jit(functools.partial(trajectory, self._graph))
 
     def train_step(self, images: Pixels, labels: Labels, learning_rate: float) -> dict[str, float]:
         """One optimiser step on the mean cross-entropy of a batch, plus penalties if weighted.
@@ -189,6 +198,16 @@ class Learner:
         """Logits."""
         return np.asarray(self._evaluate(images).logits)
 
+    def trajectory(self, images: Pixels, times: Sequence[float]) -> Trajectory:
+        """The ODE's state at `times` (from 0, increasing); no ResNet has one."""
+        with self._context():
+            solution, logits = self._trajectory(
+                self.state.weights, self._images(images), jnp.asarray(times, self._dtype)
+            )
+        solution.check()
+        states = np.asarray(solution.ys).transpose(0, 3, 1, 2, 4)
+        return Trajectory(states, np.asarray(logits), int(solution.nfe))
+
     def save(self, path: Path) -> None:
         """Write weights, optimiser state and step count to the new directory `path`."""
         save_state(path, self.state)
@@ -219,6 +238,14 @@ def forward(graph: nnx.GraphDef, weights: nnx.State, images: Array) -> Output:
     """The model's output for images with values in [0, 1]."""
     with full_precision():
         return nnx.merge(graph, weights)(images)
+
+
+def trajectory(
+    graph: nnx.GraphDef, weights: nnx.State, images: Array, times: Array
+) -> tuple[Solution, Array]:
+    """`models.ODENet.trajectory` for images with values in [0, 1]."""
+    with full_precision():
+        return nnx.merge(graph, weights).trajectory(images, times)
 
 
 def train_step(

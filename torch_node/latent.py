@@ -17,6 +17,9 @@ from torch_node.mlp import GRU, MLP
 Times = Float[Tensor, "batch times"]
 Values = Float[Tensor, "batch times channels"]
 Codes = Float[Tensor, "batch latent"]
+# Times and values that are asked for.
+Asked = Float[Tensor, "batch asked"]
+Answer = Float[Tensor, "batch asked channels"]
 
 
 class Encoder(nn.Module):
@@ -130,7 +133,7 @@ def encode(
     return *model.rnn.encoder(*observed), *model.ode_rnn.encoder(*observed)
 
 
-def decode(model: Latent, z0: Codes, z0_ode_rnn: Codes, ask: Times) -> tuple[Values, Values]:
+def decode(model: Latent, z0: Codes, z0_ode_rnn: Codes, ask: Asked) -> tuple[Answer, Answer]:
     """Data at times ask of both latent ODEs, by rk4 in two steps from each to the next."""
     return (
         model.rnn.decode(z0, ask, solver="rk4", substeps=2),
@@ -138,7 +141,7 @@ def decode(model: Latent, z0: Codes, z0_ode_rnn: Codes, ask: Times) -> tuple[Val
     )
 
 
-def forecast(model: Latent, times: Times, values: Values, mask: Values, ask: Times) -> Values:
+def forecast(model: Latent, times: Times, values: Values, mask: Values, ask: Asked) -> Answer:
     """The baseline's predictions at times after all observations, each fed in for the next."""
     expected, h = model.forecaster(times, values, mask, ask[:, 0])
     found = [expected[:, -1]]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 
 from torch_node import checkpoint, device
 from torch_node.checkpoint import CheckpointError as CheckpointError
-from torch_node.models import build
+from torch_node.models import OdeNet, build
 from torch_node.regularise import regulariser
 from torch_node.solve import Solution
 from torch_node.watch import SolveError as SolveError
@@ -31,6 +32,14 @@ Labels = Integer[np.ndarray, " batch"]
 
 class NonFiniteLossError(RuntimeError):
     """The loss or its gradient is NaN or infinite; the training state is as it was before."""
+
+
+class Trajectory(NamedTuple):
+    """States of an ODE-Net on the way, the logits its head gives them, and the NFE of the solve."""
+
+    states: Float[np.ndarray, "times batch height width channels"]
+    logits: Float[np.ndarray, "times batch 10"]
+    nfe: int
 
 
 class Learner:
@@ -161,6 +170,19 @@ class Learner:
         with _exact_convolutions():
             logits = self.model(self._images(images)).logits
         return logits.cpu().numpy()
+
+    @torch.no_grad()
+    def trajectory(self, images: Pixels, times: Sequence[float]) -> Trajectory:
+        """The ODE's state at `times` (from 0, increasing); no ResNet has one.
+
+        A fixed-step solver ends a step at each of `times`.
+        """
+        assert isinstance(self.model, OdeNet)
+        ts = torch.tensor(times, dtype=self._dtype, device=self._device)
+        with _exact_convolutions():
+            solution, logits = self.model.trajectory(self._images(images), ts)
+        states = solution.ys.permute(0, 1, 3, 4, 2).cpu().numpy()
+        return Trajectory(states, logits.cpu().numpy(), solution.nfe_forward)
 
     def save(self, path: Path) -> None:
         """Write parameters, optimiser state and step count to the new directory `path`."""
