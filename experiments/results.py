@@ -7,6 +7,7 @@ the index does not name is removed when the run is next opened. Each file is rep
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import fcntl
 import importlib.metadata
@@ -16,7 +17,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -153,7 +154,8 @@ class RunFolder:
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file of the run, replacing it as a whole."""
-        write_atomic(self.path / name, json.dumps(_finite(value), indent=2) + "\n")
+        with self._writing():
+            write_atomic(self.path / name, json.dumps(_finite(value), indent=2) + "\n")
 
     def _checkpoint(self, key: str) -> Path | None:
         name = self._index.get(key)
@@ -162,9 +164,21 @@ class RunFolder:
     def _save(self, name: str, save: Callable[[Path], None]) -> Path:
         path = (self.path / "checkpoints" / name).absolute()
         shutil.rmtree(path, ignore_errors=True)
-        save(path)
-        _sync_tree(path)
+        with self._writing():
+            save(path)
+            _sync_tree(path)
         return path
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turn a full disk or a folder that is gone or read-only into a `RunError`."""
+        try:
+            yield
+        except OSError as error:
+            raise RunError(
+                f"the run folder {self.path} cannot be written ({error.strerror or error}); what "
+                "was saved before is kept, and --resume goes on from there."
+            ) from error
 
     def _rows(self) -> list[dict[str, Any]]:
         path = self.path / "metrics.jsonl"
@@ -177,7 +191,8 @@ class RunFolder:
 
     def _write_rows(self, rows: list[dict[str, Any]]) -> None:
         lines = "".join(json.dumps(_finite(row)) + "\n" for row in rows)
-        write_atomic(self.path / "metrics.jsonl", lines)
+        with self._writing():
+            write_atomic(self.path / "metrics.jsonl", lines)
 
     def _remove_unreferenced(self) -> None:
         kept = {self._index.get(key) for key in ("last", "best", "stopped")} | {"index.json"}
