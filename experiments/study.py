@@ -93,7 +93,9 @@ def main(
     examine: Sequence[str] = EXAMINE,
 ) -> int:
     """Run the command line; `train` and `examine` are the commands that a run is made of."""
-    return guard("study.py", lambda given, console: run(given, console, train, examine), arguments)
+    job = lambda given, console: run(given, console, train, examine)
+    how = "the same command goes on from what is saved"
+    return guard("study.py", job, arguments, interrupted=how)
 
 
 def run(
@@ -121,9 +123,12 @@ def run(
         examine = [*examine, "--quick"]
     with lock:
         shared = [*preset.flags.split(), *data_flags(config)]
-        begin(folder, config, shared, jobs)
+        record = begin(folder, config, shared, jobs)
+        began = time.monotonic()
         say(console, "study", f"{len(cells)} runs, {jobs} at once, in {folder}")
-        failed, left = execute(folder, cells, shared, jobs, minutes, train, examine, console)
+        failed, left, ended = execute(folder, cells, shared, jobs, minutes, train, examine, console)
+        record["sessions"][-1] |= {"runs": ended, "seconds": round(time.monotonic() - began, 1)}
+        write_record(folder, record)
     if left:
         say(console, "left", f"{left} runs not begun after {minutes:g} minutes; run this again")
     if failed:
@@ -157,7 +162,7 @@ def data_flags(config: Config) -> list[str]:
     return ["--source", "embedded"]
 
 
-def begin(folder: Path, config: Config, shared: list[str], jobs: int) -> None:
+def begin(folder: Path, config: Config, shared: list[str], jobs: int) -> dict[str, Any]:
     """Write study.json: what the study is, and on which machine and code each call of it ran."""
     path = folder / "study.json"
     record: dict[str, Any] = {"preset": config.study.preset, "flags": shared, "sessions": []}
@@ -175,10 +180,16 @@ def begin(folder: Path, config: Config, shared: list[str], jobs: int) -> None:
         record = earlier
     cores = len(workers.available_cores())
     record["sessions"].append({"jobs": jobs, "cores": cores, **environment({})})
+    write_record(folder, record)
+    return record
+
+
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Write study.json; `RunError` if that cannot be."""
     try:
-        write_atomic(path, json.dumps(record, indent=2) + "\n")
+        write_atomic(folder / "study.json", json.dumps(record, indent=2) + "\n")
     except OSError as error:
-        raise RunError(f"{path} cannot be written ({error.strerror}).") from None
+        raise RunError(f"{folder / 'study.json'} cannot be written ({error.strerror}).") from None
 
 
 def execute(
@@ -190,8 +201,8 @@ def execute(
     train: Sequence[str],
     examine: Sequence[str],
     console: Console,
-) -> tuple[set[str], int]:
-    """Run what is missing; the names of the failed, and how many were not begun."""
+) -> tuple[set[str], int, int]:
+    """Run what is missing: the names of the failed, how many were not begun, how many ended."""
     tasks, failed, skipped = [], set(), 0
     for cell in cells:
         if reason := recorded_failure(folder / cell.name):
@@ -216,7 +227,7 @@ def execute(
         progress.ended(outcome, failure)
 
     left = workers.run(tasks, jobs, ended, may_begin=lambda: time.monotonic() < end)
-    return failed, len(left)
+    return failed, len(left), len(tasks) - len(left)
 
 
 def missing(

@@ -70,7 +70,7 @@ def test_all_run_once_and_nothing_is_run_again(run_study, tmp_path):
     [
         ("crash", "ZeroDivisionError: an error nobody foresaw"),
         ("kill", "killed by SIGKILL"),
-        ("disk", "No space left on device"),
+        ("disk", "cannot be written (No space left on device)"),
         ("nothing", "ended without results"),
     ],
 )
@@ -166,7 +166,7 @@ def test_interrupted_study_says_so_and_leaves_no_process(tmp_path):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "interrupted" in err
+    assert "interrupted; the same command goes on" in err
     pid = int((folder / "odenet-seed0" / ".lock").read_text())
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
