@@ -108,7 +108,7 @@ def compare(model: Trained, config: Any) -> dict[str, Any]:
         held[name] = {p: coverage(truth[p], found[encoder][p], deviation) for p in PARTS}
     later = model.forecast(test.observed, test.beyond.times)
     errors["RNN"] = {"beyond": rmse(problem, test.beyond, later)}
-    simple = {"linear interpolation, constant outside": _nearest}
+    simple: dict[str, Any] = {"linear interpolation, constant outside": _nearest}
     if config.data.data == "mauna-loa":
         simple["line and two harmonics"] = lambda t, y, ask: harmonics(
             t * problem.scale, y, ask * problem.scale

@@ -6,7 +6,7 @@ time 0 in front, with mask 0, where a solver stands still.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,8 +53,12 @@ class Test:
     noisy: bool
 
     def __getitem__(self, rows: slice) -> Test:
-        parts = (self.observed, self.inside, self.beyond, self.before)
-        return Test(*(part[rows] for part in parts), self.noisy)
+        return self.map(lambda part: part[rows])
+
+    def map(self, change: Callable[[Observed], Observed]) -> Test:
+        """The same with every part changed."""
+        parts = map(change, (self.observed, self.inside, self.beyond, self.before))
+        return Test(next(parts), next(parts), next(parts), next(parts), self.noisy)
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ def padding(observed: Observed) -> tuple[float, float]:
     With one clock every row is solved at the union of all times.
     """
     real = observed.mask.any(2)
-    own, union = observed.times.size, len(real) * len(np.unique(observed.times[real]))
+    own, union = observed.times.size, len(observed) * len(np.unique(observed.times[real]))
     return 1 - float(real.sum()) / own, 1 - float(real.sum()) / union
 
 
@@ -113,9 +117,9 @@ def problem(
     def change(part: Observed) -> Observed:
         return Observed(part.times, (part.values - mean) / deviation * part.mask, part.mask)
 
-    parts = (test.observed, test.inside, test.beyond, test.before)
-    scaled = Test(*map(change, parts), test.noisy)
-    return Problem(title, names, change(train), scaled, stretch, unit, scale, mean, deviation)
+    return Problem(
+        title, names, change(train), test.map(change), stretch, unit, scale, mean, deviation
+    )
 
 
 def cut(

@@ -116,7 +116,9 @@ def test_the_co2_record_is_the_published_one():
     assert series.values.max() == 373.9
     assert series.times[0] == pytest.approx(1958 + 88 / 365, abs=2 / 365)
     assert series.times[-1] == pytest.approx(2001 + 363 / 365, abs=5 / 365)
-    assert np.diff(series.times).max() * 365.25 > 60  # the gap of 1958
+    widest = np.diff(series.times).argmax()
+    assert 1964 < series.times[widest] < 1964.3
+    assert np.diff(series.times)[widest] * 365.25 == pytest.approx(19 * 7)
 
 
 def test_harmonics_find_a_line_and_a_cycle_exactly():
