@@ -43,6 +43,8 @@ class Model:
     """Floating-point type of weights, activations and the solver's state."""
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """Where to compute; auto takes an accelerator if there is one."""
+    devices: Annotated[int, arg(metavar="N")] = 1
+    """Devices that share a batch, jax only; on a CPU its cores, which gains little (see docs)."""
 
 
 @dataclass(frozen=True)

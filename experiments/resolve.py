@@ -12,7 +12,17 @@ from experiments.flags import at_least, at_least_zero, check_seed, positive
 
 # A resumed run may change these: they do not change what is computed, or (epochs) say how long.
 # Data may have moved: their checksum is compared instead.
-FREE_ON_RESUME = {"epochs", "device", "source", "data_dir", "tfds_dir", "out", "resume", "evaluate"}
+FREE_ON_RESUME = {
+    "epochs",
+    "device",
+    "devices",
+    "source",
+    "data_dir",
+    "tfds_dir",
+    "out",
+    "resume",
+    "evaluate",
+}
 
 
 def resolve(config: Config) -> Config:
@@ -25,6 +35,14 @@ def resolve(config: Config) -> Config:
         raise ConfigError(
             f"--model {model.name} is unknown; choose odenet, rknet, resnet6, resnet1 or resnet "
             "with another number of blocks."
+        )
+    at_least("--devices", model.devices)
+    if model.devices > 1 and model.framework != "jax":
+        raise ConfigError("--devices belongs to --framework jax; torch has one device here.")
+    if training.batch_size % model.devices:
+        raise ConfigError(
+            f"--batch-size {training.batch_size} cannot be split evenly over --devices "
+            f"{model.devices}; choose a multiple."
         )
     positive("--t1", solver.t1)
     at_least_zero("--kinetic-weight", training.kinetic_weight)
@@ -79,6 +97,7 @@ def learner_arguments(config: Config) -> dict[str, Any]:
         "seed": training.seed,
         "precision": model.precision,
         "device": model.device,
+        **({"n_devices": model.devices} if model.devices > 1 else {}),
         "t1": solver.t1,
         "kinetic_weight": training.kinetic_weight,
         "jacobian_weight": training.jacobian_weight,

@@ -13,7 +13,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, Integer, UInt8
 
-from jax_node import checkpoint
+from jax_node import checkpoint, sharding
 from jax_node import device as devices
 from jax_node.checkpoint import CheckpointError as CheckpointError
 from jax_node.models import Output, as_images, build, parameter_count
@@ -85,6 +85,7 @@ class Learner:
         seed: int,
         precision: str,
         device: str,
+        n_devices: int = 1,
         t1: float = 1.0,
         kinetic_weight: float = 0.0,
         jacobian_weight: float = 0.0,
@@ -92,14 +93,15 @@ class Learner:
         """Build `model` (see `models.build`) with weights drawn from `seed`.
 
         `momentum` is that of sgd; adam has its authors' defaults. Weights are drawn in float32, so
-        both precisions start from the same numbers. The weights of `regularise.py`'s penalties
-        count in training only. Raises ValueError for an unknown name, or a penalty without an ODE.
+        both precisions start from the same numbers. A batch is split over `n_devices` if their
+        number divides it (see `sharding.py`). The weights of `regularise.py`'s penalties count in
+        training only. Raises ValueError for an unknown name, or a penalty without an ODE.
         """
         if optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer {optimizer!r} is unknown; choose one of sgd, adam")
         if precision not in PRECISIONS:
             raise ValueError(f"precision {precision!r} is unknown; choose float32 or float64")
-        self._device = devices.choose(device)
+        self._mesh = sharding.make_mesh(device, n_devices)
         self._dtype = devices.dtype_of(precision)
         integrate = None
         if solver is not None and adjoint is not None:
@@ -120,7 +122,7 @@ class Learner:
         )
         if optimizer == "adam":
             self._optimizer = optax.scale_by_adam()
-        with jax.default_device(self._device):
+        with self._context():
             network = build(
                 model,
                 solver=integrate,
@@ -132,9 +134,10 @@ class Learner:
             )
             self._graph, weights = nnx.split(network, nnx.Param)
             state = State(weights, self._optimizer.init(weights), jnp.zeros((), jnp.int32))
-            self.state = jax.device_put(state, self._device)  # placed once: compiled once
+            # Placed once: compiled once.
+            self.state = jax.device_put(state, sharding.whole(self._mesh))
         self.parameter_count = parameter_count(network)
-        self.device_name = devices.describe(self._device)
+        self.device_name = devices.describe(self._mesh.devices[0])
         self.versions = devices.versions()
         self._train_step = jax.jit(
             functools.partial(
@@ -159,7 +162,7 @@ class Learner:
             state, result = self._train_step(
                 self.state,
                 self._images(images),
-                jnp.asarray(labels),
+                self._place(labels),
                 jnp.asarray(learning_rate, self._dtype),
             )
         if result.solution is not None:
@@ -218,7 +221,7 @@ class Learner:
         Raises CheckpointError, and changes nothing, if the files are unreadable or are of another
         model, optimiser or precision.
         """
-        self.state = load_state(path, self.state, self._device)
+        self.state = load_state(path, self.state, sharding.whole(self._mesh))
 
     def _evaluate(self, images: Pixels) -> Output:
         with self._context():
@@ -228,10 +231,13 @@ class Learner:
         return output
 
     def _images(self, images: Pixels) -> Any:
-        return as_images(jax.device_put(images, self._device), self._dtype)
+        return as_images(self._place(images), self._dtype)
+
+    def _place(self, batch: np.ndarray) -> Array:
+        return jax.device_put(batch, sharding.split(self._mesh, len(batch)))
 
     def _context(self):
-        return jax.default_device(self._device)
+        return jax.default_device(self._mesh.devices[0])
 
 
 def forward(graph: nnx.GraphDef, weights: nnx.State, images: Array) -> Output:
@@ -315,7 +321,7 @@ def save_state(path: Path, state: State) -> None:
     checkpoint.write(path, named(state))
 
 
-def load_state(path: Path, like: State, device: jax.Device) -> State:
+def load_state(path: Path, like: State, device: jax.Device | jax.sharding.Sharding) -> State:
     """What `save_state` wrote, placed on `device`; CheckpointError if it is not as `like`."""
     found, expected = checkpoint.read(path), named(like)
     checkpoint.check(path, found, expected)
