@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,9 @@ def run(
         name: tensor(value).requires_grad_(wanted) for name, value in problem.torch_params().items()
     }
     fixed = solver in FIXED_STEP
-    options = {"step_size": control} if fixed else {"rtol": control, "atol": control}
+    options: dict[str, Any] = (
+        {"step_size": control} if fixed else {"rtol": control, "atol": control}
+    )
     solution = solve(
         with_params(problem, params),
         y0,

@@ -27,19 +27,13 @@ BOX, GRID = 6.0, 160  # the density is integrated over [-6, 6]^2
 
 
 @dataclass(frozen=True)
-class Model:
+class Model(job.Backend):
     """The field, a tanh network, and the discrete flow it is compared with."""
 
-    framework: Literal["jax", "torch"] = "jax"
-    """Flax and diffrax, or PyTorch and torchdiffeq."""
     width: Annotated[int, arg(metavar="N")] = 64
     """Units of every hidden layer."""
     layers: Annotated[int, arg(metavar="N")] = 8
     """Coupling layers of the discrete flow."""
-    precision: Literal["float32", "float64"] = "float32"
-    """Floating-point type of everything."""
-    device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
-    """Where to compute."""
 
 
 @dataclass(frozen=True)
@@ -103,15 +97,14 @@ def run(arguments: list[str], console: Console) -> None:
         title = f"{config.data.density}, {test.shape[1]} dimensions, {len(test)} test samples"
         say(console, "data", title)
         module = job.framework_module(config.model.framework, "cnf")
-        learner = module.learner(
+        learner = job.learner(
+            module,
+            config,
             test.shape[1],
             width=config.model.width,
             layers=config.model.layers,
-            seed=config.training.seed,
             trace=config.solver.trace,
             steps=config.solver.steps,
-            precision=config.model.precision,
-            device=config.model.device,
         )
         data = {"title": title, "source": config.data.density}
         names = f"cnf-{config.data.density}", "flow"
@@ -168,8 +161,8 @@ def train(
     console: Console,
 ) -> None:
     """Train, then compare the flows; write pictures and tables."""
-    names = ("continuous, likelihood", "continuous, flow matching", "discrete, 8 couplings")
-    names = (*names[:2], f"discrete, {config.model.layers} couplings")
+    layers = config.model.layers
+    names = ("continuous, likelihood", "continuous, flow matching", f"discrete, {layers} couplings")
     part = test[:1000]
 
     def evaluate(epoch: int) -> dict[str, float]:

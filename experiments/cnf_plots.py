@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from matplotlib.animation import FuncAnimation, PillowWriter
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy import ndarray
 
+from experiments import pictures
 from experiments.plots import BLUE
 
 VISIBLE = 4.0
@@ -26,7 +24,7 @@ def grid(box: float, count: int) -> tuple[ndarray, float]:
 
 def densities(path: Path, fields: Mapping[str, ndarray], box: float, count: int) -> None:
     """Draw densities given as logarithms on `grid(box, count)`, all on one colour scale."""
-    figure = Figure(figsize=(3.2 * len(fields), 3.5), dpi=100, layout="constrained")
+    figure = Figure(figsize=(3.2 * len(fields), 3.5), dpi=70, layout="constrained")
     top = float(np.exp(fields["true density"]).max())
     for axis, (name, logp) in zip(figure.subplots(1, len(fields)), fields.items(), strict=True):
         axis.imshow(
@@ -35,27 +33,20 @@ def densities(path: Path, fields: Mapping[str, ndarray], box: float, count: int)
         )  # fmt: skip
         axis.set(title=name, xlim=(-VISIBLE, VISIBLE), ylim=(-VISIBLE, VISIBLE))
         axis.set_axis_off()
-    temporary = path.with_name(f".{path.name}.tmp")
-    figure.savefig(temporary, format="png")
-    os.replace(temporary, path)
+    pictures.still(path, figure)
 
 
 def flow(path: Path, paths: Mapping[str, ndarray], ts: ndarray) -> None:
     """Animate samples `[times, samples, 2]` of each flow from noise to data."""
-    figure = Figure(figsize=(3.4 * len(paths), 3.6), dpi=70, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Figure(figsize=(3.4 * len(paths), 3.6), dpi=60, layout="constrained")
     axes = figure.subplots(1, len(paths))
 
-    def draw(frame: int) -> list:
+    def draw(frame: int) -> None:
         for axis, (name, points) in zip(axes, paths.items(), strict=True):
             axis.clear()
             axis.plot(*points[frame].T, ".", ms=2, color=BLUE, alpha=0.6)
             axis.set(xlim=(-VISIBLE, VISIBLE), ylim=(-VISIBLE, VISIBLE))
             axis.set_title(f"{name}, t = {ts[frame]:.2f}", fontsize=9)
             axis.set_axis_off()
-        return []
 
-    animation = FuncAnimation(figure, draw, frames=len(ts))
-    temporary = path.with_name(f".{path.name}")
-    animation.save(temporary, writer=PillowWriter(fps=7))
-    os.replace(temporary, path)
+    pictures.animation(path, figure, draw, len(ts))

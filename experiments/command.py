@@ -20,7 +20,11 @@ class RunFailedError(RuntimeError):
 
 
 def guard(
-    prog: str, run: Callable[[list[str], Console], None], arguments: Sequence[str] | None
+    prog: str,
+    run: Callable[[list[str], Console], None],
+    arguments: Sequence[str] | None,
+    *,
+    interrupted: str = "--resume goes on from the last finished epoch",
 ) -> int:
     """Run a command line; returns the exit code: 0, 1 for a failed run, 2 for bad input."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -38,9 +42,7 @@ def guard(
         print(f"{prog}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(
-            f"{prog}: interrupted; --resume goes on from the last finished epoch.", file=sys.stderr
-        )
+        print(f"{prog}: interrupted; {interrupted}.", file=sys.stderr)
         return 130
     return 0
 

@@ -43,11 +43,13 @@ class Model:
     """Floating-point type of weights, activations and the solver's state."""
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """Where to compute; auto takes an accelerator if there is one."""
+    devices: Annotated[int, arg(metavar="N")] = 1
+    """Devices that share a batch, jax only; on a CPU its cores, which gains little (see docs)."""
 
 
 @dataclass(frozen=True)
 class Solver:
-    """How the ODE of odenet and rknet is solved from t = 0 to t = 1, and its gradient taken."""
+    """How the ODE of odenet and rknet is solved from t = 0 to t1, and its gradient taken."""
 
     solver: Annotated[
         str | None,
@@ -75,9 +77,11 @@ class Solver:
     """Absolute tolerance of an adaptive method."""
     step_size: Annotated[
         float | None,
-        arg(metavar="H", help_behavior_hint="(default: 0.25 for rknet's rk4, which is 4 steps)"),
+        arg(metavar="H", help_behavior_hint="(default: t1 / 4 for rknet's rk4, which is 4 steps)"),
     ] = None
-    """Step of a fixed-step method, which needs one; 0.25 is 4 steps."""
+    """Step of a fixed-step method, which needs one."""
+    t1: Annotated[float, arg(metavar="T")] = 1.0
+    """End of the ODE's time, which starts at 0."""
     max_steps: Annotated[int, arg(metavar="N")] = 128
     """Steps after which a solve counts as failed; direct in jax keeps room for as many states."""
 
@@ -110,8 +114,25 @@ class Training:
     ] = "cosine"
     augment: bool = False
     """Crop at random after padding by 4 pixels, as the paper's code does."""
+    kinetic_weight: Annotated[
+        float,
+        arg(
+            metavar="W",
+            help="Add to the training loss W times the kinetic energy of the ODE's state: the mean "
+            "over the batch of the integral over t of |f|^2 / n, n being the size of the state "
+            "(Finlay et al. 2020). Not for resnets.",
+        ),
+    ] = 0.0
+    jacobian_weight: Annotated[
+        float,
+        arg(
+            metavar="W",
+            help="The same with |e^T df/dy|^2 / n, where e is random signs, new in each step: on "
+            "average the squared Frobenius norm of the Jacobian. Takes about twice as long.",
+        ),
+    ] = 0.0
     seed: Annotated[int, arg(metavar="N")] = 0
-    """Seed of the initial weights, the data order and the crops."""
+    """Seed of the initial weights, the data order, the crops and the random signs."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +219,10 @@ def describe(config: Config) -> str:
     parts = [f"{model.name} in {model.framework}"]
     if solver.solver is not None:
         step = f" step {solver.step_size:g}" if solver.step_size else f" rtol {solver.rtol:g}"
-        parts.append(f"{solver.solver}{step}, gradient {solver.adjoint}")
+        end = f" to t1 {solver.t1:g}" if solver.t1 != 1 else ""
+        parts.append(f"{solver.solver}{step}{end}, gradient {solver.adjoint}")
+        weights = {"kinetic": training.kinetic_weight, "jacobian": training.jacobian_weight}
+        parts += [f"{name} weight {weight:g}" for name, weight in weights.items() if weight]
     parts.append(
         f"{training.optimizer} lr {training.lr:g} {training.lr_schedule}, "
         f"{training.epochs} epochs of batch {training.batch_size}"

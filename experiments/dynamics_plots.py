@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.animation import FuncAnimation, PillowWriter
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy import ndarray
 
+from experiments import pictures
 from experiments.plots import BLUE, ORANGE
 from experiments.series import Series
 from experiments.shooting import Predict, Problem
@@ -32,8 +31,11 @@ def phase(
     predict: dict[str, Predict],
     slope: Callable[[ndarray], ndarray],
 ) -> None:
-    """Draw the phase portrait (true and learnt field, trajectories) and one prediction in time."""
-    figure = Figure(figsize=(11, 4.4), dpi=110, layout="constrained")
+    """Draw the phase portrait (true and learnt field, trajectories) and one prediction in time.
+
+    The portrait has the first two channels; of a single one, its values against time.
+    """
+    figure = Figure(figsize=(11, 4.4), dpi=80, layout="constrained")
     left, right = figure.subplots(1, 2)
     test = tests[0]
     extent = _extent(series)
@@ -46,9 +48,12 @@ def phase(
     _observations(left, series)
     for truth in test.truth[:3]:
         found = problem.predict(predict["neural ODE"], truth[:1], test.times)[0]
-        left.plot(*truth[:, :2].T, color="black", lw=1)
-        left.plot(*found[:, :2].T, color=BLUE, lw=1.4, ls="--")
-    left.set(xlim=extent[0], ylim=extent[1], xlabel=series[0].names[0], ylabel=series[0].names[1])
+        left.plot(*_plane(test.times, truth), color="black", lw=1)
+        left.plot(*_plane(test.times, found), color=BLUE, lw=1.4, ls="--")
+    names = series[0].names if len(problem.mean) > 1 else ("time", *series[0].names)
+    left.set(xlabel=names[0], ylabel=names[1])
+    if len(problem.mean) > 1:
+        left.set(xlim=extent[0], ylim=extent[1])
     left.set_title("Field and trajectories (true: black, learnt: dashed)", fontsize=9)
     left.legend(frameon=False, fontsize=7, loc="upper right")
 
@@ -68,62 +73,65 @@ def phase(
     right.legend(frameon=False, fontsize=7)
     for axis in (left, right):
         axis.spines[["top", "right"]].set_visible(False)
-    temporary = path.with_name(f".{path.name}.tmp")
-    figure.savefig(temporary, format="png")
-    os.replace(temporary, path)
+    pictures.still(path, figure)
 
 
-def save_frame(path: Path, problem: Problem, slope: Callable, method: Predict, test: Any) -> None:
+def save_frame(
+    path: Path,
+    problem: Problem,
+    series: Sequence[Series],
+    slope: Callable[[ndarray], ndarray],
+    method: Predict,
+    test: Any,
+) -> None:
     """Keep what the animation shows of an epoch."""
     arrows = np.zeros((0, 2))
     if len(problem.mean) == 2:
-        values = problem.unscale(problem.batch["all_values"].reshape(-1, 2))
-        arrows = _arrows(problem, slope, _box(values))[1]
+        arrows = _arrows(problem, slope, _extent(series))[1]
     found = problem.predict(method, test.truth[:3, 0], test.times)
+    curves = {
+        name: np.stack([_plane(test.times, one) for one in ys])
+        for name, ys in (("truth", test.truth[:3]), ("found", found))
+    }
     temporary = path.with_name(f".{path.name}")
     with temporary.open("wb") as file:
-        np.savez(file, arrows=arrows, found=found, truth=test.truth[:3])
+        np.savez(file, arrows=arrows, **curves)  # type: ignore[arg-type]
     os.replace(temporary, path)
 
 
-def animate(
-    path: Path, frames: Path, epochs: int, problem: Problem, series: Sequence[Series]
-) -> None:
+def animate(path: Path, frames: Path, epochs: int, series: Sequence[Series]) -> None:
     """Write the epochs kept by `save_frame` as an animated GIF."""
-    figure = Figure(figsize=(4.6, 4.2), dpi=80, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Figure(figsize=(4.6, 4.2), dpi=64, layout="constrained")
     axis = figure.subplots()
-    values = problem.unscale(problem.batch["all_values"].reshape(-1, len(problem.mean)))
-    extent = _box(values)
-    points = _points(extent)
+    extent = _extent(series)
 
-    def draw(epoch: int) -> list:
+    def draw(frame: int) -> None:
         axis.clear()
-        with np.load(frames / f"{epoch:04d}.npz") as frame:
-            if len(frame["arrows"]):
-                _quiver(axis, points, frame["arrows"], BLUE, "learnt field")
-            for truth, found in zip(frame["truth"], frame["found"], strict=True):
-                axis.plot(*truth[:, :2].T, color="black", lw=1)
-                axis.plot(*found[:, :2].T, color=ORANGE, lw=1.6, ls="--")
-        axis.set(xlim=extent[0], ylim=extent[1], title=f"epoch {epoch}")
-        return []
+        with np.load(frames / f"{frame + 1:04d}.npz") as kept:
+            if len(kept["arrows"]):
+                _quiver(axis, _points(extent), kept["arrows"], BLUE, "learnt field")
+            for truth, found in zip(kept["truth"], kept["found"], strict=True):
+                axis.plot(*truth, color="black", lw=1)
+                axis.plot(*found, color=ORANGE, lw=1.6, ls="--")
+        axis.set(title=f"epoch {frame + 1}", ylim=extent[-1])
+        if len(extent) > 1:
+            axis.set(xlim=extent[0])
 
-    animation = FuncAnimation(figure, draw, frames=range(1, epochs + 1))
-    temporary = path.with_name(f".{path.name}")
-    animation.save(temporary, writer=PillowWriter(fps=4))
-    os.replace(temporary, path)
+    pictures.animation(path, figure, draw, epochs)
+
+
+def _plane(times: ndarray, ys: ndarray) -> ndarray:
+    """What is drawn of a trajectory: its first two channels, or a single one against time."""
+    return ys[:, :2].T if ys.shape[1] > 1 else np.stack([times, ys[:, 0]])
 
 
 def _observations(axis: Any, series: Sequence[Series]) -> None:
-    values = np.concatenate([s.values for s in series])
-    axis.plot(*values[:, :2].T, ".", color=ORANGE, ms=2, alpha=0.4, label="observations")
+    points = np.concatenate([_plane(s.times, s.values) for s in series], axis=1)
+    axis.plot(*points, ".", color=ORANGE, ms=2, alpha=0.4, label="observations")
 
 
 def _extent(series: Sequence[Series]) -> list[tuple[float, float]]:
-    return _box(np.concatenate([s.values for s in series]))
-
-
-def _box(values: ndarray) -> list[tuple[float, float]]:
+    values = np.concatenate([s.values for s in series])
     low, high = np.nanmin(values, axis=0)[:2], np.nanmax(values, axis=0)[:2]
     return [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
 

@@ -114,6 +114,12 @@ def positive(flag: str, value: float | None) -> None:
         raise ConfigError(f"{flag} is {value}; a number above 0 expected.")
 
 
+def at_least_zero(flag: str, value: float) -> None:
+    """Raise `ConfigError` unless `value` is a finite number of at least 0."""
+    if not (value >= 0 and math.isfinite(value)):
+        raise ConfigError(f"{flag} is {value}; a number of at least 0 expected.")
+
+
 def at_least(flag: str, value: int | None, least: int = 1) -> None:
     """Raise `ConfigError` if there is a `value` and it is below `least`."""
     if value is not None and value < least:

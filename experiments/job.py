@@ -33,6 +33,18 @@ FREE = {"epochs", "device"}
 
 
 @dataclass(frozen=True)
+class Backend:
+    """The flags of every model: an application's `Model` adds its own."""
+
+    framework: Literal["jax", "torch"] = "jax"
+    """Flax and diffrax, or PyTorch and torchdiffeq."""
+    precision: Literal["float32", "float64"] = "float32"
+    """Floating-point type of everything."""
+    device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    """Where to compute."""
+
+
+@dataclass(frozen=True)
 class Run:
     """Where results go, and going on from earlier ones."""
 
@@ -98,12 +110,25 @@ def framework_module(framework: str, name: str) -> Any:
     return importlib.import_module(f"{framework}_node.{name}")
 
 
+def learner(module: Any, config: Any, *arguments: Any, **options: Any) -> Any:
+    """`module.learner` with these and the flags of `Backend`, `ConfigError` if it refuses them."""
+    model = config.model
+    options |= {
+        "seed": config.training.seed, "precision": model.precision, "device": model.device
+    }  # fmt: skip
+    try:
+        return module.learner(*arguments, **options)
+    except ValueError as error:
+        raise ConfigError(f"{error}.") from None
+
+
 def command_line(prog: str, arguments: Sequence[str]) -> str:
     """The command as a reader would give it: without the folder for its results."""
-    kept = list(arguments)
-    if "--out" in kept:
-        at = kept.index("--out")
-        del kept[at : at + 2]
+    kept, skip = [], False
+    for argument in arguments:
+        if not skip and argument != "--out" and not argument.startswith("--out="):
+            kept.append(argument)
+        skip = argument == "--out"
     return shlex.join(["python", f"experiments/{prog}", *kept])
 
 

@@ -73,7 +73,7 @@ def execute(
         names = config.data.dataset, config.model.name, config.model.framework
         path = config.run.out or default_folder(*names, config.training.seed)
         folder = locks.enter_context(RunFolder.create(path, record))
-    if config.run.evaluate or folder.epoch == config.training.epochs:
+    if config.run.evaluate or folder.finished(config.training.epochs):
         evaluate_best(folder, learner, dataset, config, console)
         return
     if config.run.resume:

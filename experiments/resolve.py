@@ -7,12 +7,22 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.config import Config, ConfigError, Model, Solver, parse
-from experiments.flags import at_least, check_seed, positive
+from experiments.config import Config, ConfigError, Solver, Training, parse
+from experiments.flags import at_least, at_least_zero, check_seed, positive
 
 # A resumed run may change these: they do not change what is computed, or (epochs) say how long.
 # Data may have moved: their checksum is compared instead.
-FREE_ON_RESUME = {"epochs", "device", "source", "data_dir", "tfds_dir", "out", "resume", "evaluate"}
+FREE_ON_RESUME = {
+    "epochs",
+    "device",
+    "devices",
+    "source",
+    "data_dir",
+    "tfds_dir",
+    "out",
+    "resume",
+    "evaluate",
+}
 
 
 def resolve(config: Config) -> Config:
@@ -26,7 +36,18 @@ def resolve(config: Config) -> Config:
             f"--model {model.name} is unknown; choose odenet, rknet, resnet6, resnet1 or resnet "
             "with another number of blocks."
         )
-    solver = _resolve_solver(model, solver)
+    at_least("--devices", model.devices)
+    if model.devices > 1 and model.framework != "jax":
+        raise ConfigError("--devices belongs to --framework jax; torch has one device here.")
+    if training.batch_size % model.devices:
+        raise ConfigError(
+            f"--batch-size {training.batch_size} cannot be split evenly over --devices "
+            f"{model.devices}; choose a multiple."
+        )
+    positive("--t1", solver.t1)
+    at_least_zero("--kinetic-weight", training.kinetic_weight)
+    at_least_zero("--jacobian-weight", training.jacobian_weight)
+    solver = _resolve_solver(config)
     if training.optimizer == "adam" and training.momentum is not None:
         raise ConfigError("--momentum belongs to --optimizer sgd; leave it out with adam.")
     momentum = training.momentum if training.momentum is not None else 0.9
@@ -40,8 +61,10 @@ def resolve(config: Config) -> Config:
     positive("--rtol", solver.rtol)
     positive("--atol", solver.atol)
     positive("--lr", training.lr)
-    if solver.step_size is not None and not 0 < solver.step_size <= 1:
-        raise ConfigError(f"--step-size is {solver.step_size}; above 0 and at most 1 expected.")
+    if solver.step_size is not None and not 0 < solver.step_size <= solver.t1:
+        raise ConfigError(
+            f"--step-size is {solver.step_size}; above 0 and at most --t1 ({solver.t1:g}) expected."
+        )
     if not 0 <= momentum < 1:
         raise ConfigError(f"--momentum is {momentum}; at least 0 and below 1 expected.")
     check_seed(training.seed)
@@ -74,6 +97,10 @@ def learner_arguments(config: Config) -> dict[str, Any]:
         "seed": training.seed,
         "precision": model.precision,
         "device": model.device,
+        **({"n_devices": model.devices} if model.devices > 1 else {}),
+        "t1": solver.t1,
+        "kinetic_weight": training.kinetic_weight,
+        "jacobian_weight": training.jacobian_weight,
     }
 
 
@@ -82,17 +109,20 @@ def learner_options(arguments: Sequence[str]) -> dict[str, Any]:
     return learner_arguments(resolve(parse(arguments)))
 
 
-def _resolve_solver(model: Model, solver: Solver) -> Solver:
+def _resolve_solver(config: Config) -> Solver:
+    model, solver = config.model, config.solver
     if model.name.startswith("resnet"):
-        for field in ("solver", "adjoint", "step_size"):
-            if getattr(solver, field) is not None:
+        given = dataclasses.asdict(solver) | dataclasses.asdict(config.training)
+        defaults = dataclasses.asdict(Solver()) | dataclasses.asdict(Training())
+        for field in ("solver", "adjoint", "step_size", "t1", "kinetic_weight", "jacobian_weight"):
+            if given[field] != defaults[field]:
                 flag = "--" + field.replace("_", "-")
                 raise ConfigError(f"{flag} means nothing to {model.name}, which solves no ODE.")
         return solver
     method = solver.solver or {"odenet": "dopri5", "rknet": "rk4"}[model.name]
     step_size = solver.step_size
     if solver.solver is None and model.name == "rknet" and step_size is None:
-        step_size = 0.25
+        step_size = solver.t1 / 4
     torch_adjoint = {"odenet": "adjoint", "rknet": "direct"}[model.name]
     # JAX's fast `direct` is for Runge-Kutta methods; with Adams it would store all that may be.
     jax_adjoint = "checkpoint" if "adams" in method else "direct"

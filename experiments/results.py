@@ -7,6 +7,7 @@ the index does not name is removed when the run is next opened. Each file is rep
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import fcntl
 import importlib.metadata
@@ -16,7 +17,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -45,7 +46,7 @@ class RunFolder:
                 )
             if any(path.iterdir()):
                 raise RunError(f"{path} is not empty; choose another folder with --out.")
-            run = cls(path, _lock(path), {})
+            run = cls(path, lock_folder(path), {})
             run.write_json("config.json", config)
             (path / "checkpoints").mkdir()
         except OSError as error:
@@ -61,7 +62,7 @@ class RunFolder:
         if not (path / "config.json").is_file():
             raise RunError(f"{path} holds no run (it has no config.json).")
         try:
-            run = cls(path, _lock(path), {})
+            run = cls(path, lock_folder(path), {})
             (path / "checkpoints").mkdir(exist_ok=True)
         except OSError as error:
             raise RunError(f"the run folder {path} cannot be written ({error.strerror}).") from None
@@ -98,6 +99,14 @@ class RunFolder:
     def best_epoch(self) -> int | None:
         """The epoch of `best`."""
         return self._index.get("best_epoch")
+
+    def finished(self, epochs: int) -> bool:
+        """Whether all `epochs` are saved and summarised."""
+        try:
+            summary = self.read_json("summary.json")
+        except RunError:  # not there yet, or damaged: it is written again
+            return False
+        return self.epoch == epochs == summary.get("epochs")
 
     def rewind(self) -> list[dict[str, Any]]:
         """Drop what was written after the last committed epoch; return that run's metrics."""
@@ -145,7 +154,8 @@ class RunFolder:
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file of the run, replacing it as a whole."""
-        write_atomic(self.path / name, json.dumps(_finite(value), indent=2) + "\n")
+        with self._writing():
+            write_atomic(self.path / name, json.dumps(_finite(value), indent=2) + "\n")
 
     def _checkpoint(self, key: str) -> Path | None:
         name = self._index.get(key)
@@ -154,9 +164,21 @@ class RunFolder:
     def _save(self, name: str, save: Callable[[Path], None]) -> Path:
         path = (self.path / "checkpoints" / name).absolute()
         shutil.rmtree(path, ignore_errors=True)
-        save(path)
-        _sync_tree(path)
+        with self._writing():
+            save(path)
+            _sync_tree(path)
         return path
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turn a full disk or a folder that is gone or read-only into a `RunError`."""
+        try:
+            yield
+        except OSError as error:
+            raise RunError(
+                f"the run folder {self.path} cannot be written ({error.strerror or error}); what "
+                "was saved before is kept, and --resume goes on from there."
+            ) from error
 
     def _rows(self) -> list[dict[str, Any]]:
         path = self.path / "metrics.jsonl"
@@ -169,7 +191,8 @@ class RunFolder:
 
     def _write_rows(self, rows: list[dict[str, Any]]) -> None:
         lines = "".join(json.dumps(_finite(row)) + "\n" for row in rows)
-        write_atomic(self.path / "metrics.jsonl", lines)
+        with self._writing():
+            write_atomic(self.path / "metrics.jsonl", lines)
 
     def _remove_unreferenced(self) -> None:
         kept = {self._index.get(key) for key in ("last", "best", "stopped")} | {"index.json"}
@@ -187,6 +210,22 @@ def write_atomic(path: Path, text: str) -> None:
         os.fsync(file.fileno())
     os.replace(temporary, path)
     _sync(path.parent)
+
+
+def lock_folder(path: Path) -> TextIO:
+    """Lock a folder until the file returned is closed; `RunError` if another process has it."""
+    file = (path / ".lock").open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        owner = file.read().strip() or "unknown"
+        file.close()
+        raise RunError(f"{path} is in use by process {owner}; wait for it to end.") from None
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
 
 
 def default_folder(dataset: str, model: str, framework: str, seed: int) -> Path:
@@ -216,21 +255,6 @@ def git_commit(folder: Path) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None
-
-
-def _lock(path: Path) -> TextIO:
-    file = (path / ".lock").open("a+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        owner = file.read().strip() or "unknown"
-        file.close()
-        raise RunError(f"{path} is in use by process {owner}; wait for it to end.") from None
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    return file
 
 
 def _sync(path: Path) -> None:

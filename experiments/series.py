@@ -70,9 +70,17 @@ class Series:
         return np.stack(columns, axis=1)
 
     def split(self, fraction: float) -> tuple[Series, Series]:
-        """The first `fraction` of the observations, and the rest."""
-        cut = round(fraction * len(self.times))
+        """The first `fraction` of the observations, and the rest, each checked to be a series."""
+        cut, count = round(fraction * len(self.times)), len(self.times)
+        if min(cut, count - cut) < 2:
+            raise DataError(
+                f"of {count} observations a fraction of {fraction:g} leaves {cut} to learn from "
+                f"and {count - cut} to forecast; at least 2 of each are needed."
+            )
         parts = (slice(None, cut), slice(cut, None))
+        for part, use in zip(parts, ("learn from", "forecast"), strict=True):
+            for name in np.array(self.names)[np.isnan(self.values[part]).all(0)]:
+                raise DataError(f"channel {name} is not observed in the part to {use}.")
         first, rest = (Series(self.times[p], self.values[p], self.names) for p in parts)
         return first, rest
 

@@ -55,9 +55,9 @@ class Problem:
         return self.unscale(method(self.scale(y0), (times - times[0]) * self.pace))
 
 
-def check_log(series: Series, log: bool) -> None:
+def check_log(series: Series) -> None:
     """Raise `DataError` for values that have no logarithm."""
-    if log and (series.values <= 0).any():
+    if (series.values <= 0).any():
         row = int(np.flatnonzero((series.values <= 0).any(1))[0])
         raise DataError(f"--log needs values above 0, but not all are at {series.times[row]:g}.")
 
@@ -77,10 +77,11 @@ def prepare(series: Sequence[Series], window: int, *, log: bool) -> Problem:
         [np.diff(_fill(s.times, r), axis=0) for s, r in zip(series, rows, strict=True)]
     )
     # The median resists pairs of noisy observations that are very close in time; a step of zero
-    # says nothing about the pace (and there is another, since every channel changes).
+    # says nothing about the pace.
     speeds = np.linalg.norm(steps / deviation, axis=1) / gaps
-    speed = np.median(speeds[speeds > 0])
-    pace = float(speed / np.sqrt(len(mean)))
+    if not (speeds > 0).any():
+        raise DataError("no channel is seen to change; more observations or fewer gaps are needed.")
+    pace = float(np.median(speeds[speeds > 0]) / np.sqrt(len(mean)))
     parts: dict[str, list[ndarray]] = {k: [] for k in ("times", "values", "mask", "next", "start")}
     longest = max(len(s.times) for s in series)
     whole: dict[str, list[ndarray]] = {k: [] for k in ("all_times", "all_values", "all_mask")}
@@ -111,7 +112,8 @@ def prepare(series: Sequence[Series], window: int, *, log: bool) -> Problem:
 
 def errors(problem: Problem, method: Predict, test: Any) -> float:
     """RMSE over a test's trajectories, in deviations of the training data; NaN if one escapes."""
-    found = problem.predict(method, test.truth[:, 0], test.times)
+    with np.errstate(over="ignore", invalid="ignore"):  # an escape is reported, as NaN
+        found = problem.predict(method, test.truth[:, 0], test.times)
     late = test.times > test.since if np.isfinite(test.since) else slice(1, None)
     truth = problem.scale(test.truth)[:, late]
     known = ~np.isnan(truth)

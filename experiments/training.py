@@ -6,7 +6,10 @@ A framework comes in as its `train` module (`Learner`, `NonFiniteLossError`) and
 from __future__ import annotations
 
 import importlib
+import math
+import resource
 import statistics
+import sys
 import time
 from pathlib import Path
 from types import ModuleType
@@ -44,15 +47,17 @@ def train(
         for epoch in range(folder.epoch + 1, epochs + 1):
             done: list[dict[str, float]] = []
             seconds: list[float] = []
+            cpu_seconds: list[float] = []
             rate = 0.0
             try:
                 for images, labels in dataset.epoch_batches(
                     config.training.seed, epoch, batch_size, config.training.augment
                 ):
                     rate = scheduled_rate(config, steps, (epoch - 1) * steps + len(done))
-                    start = time.perf_counter()
+                    start, cpu_start = time.perf_counter(), time.process_time()
                     done.append(learner.train_step(images, labels, rate))
                     seconds.append(time.perf_counter() - start)
+                    cpu_seconds.append(time.process_time() - cpu_start)
                     bar.step(epoch, done[-1])
                 tested = evaluate(learner, dataset, batch_size)
             except failures as error:
@@ -66,12 +71,15 @@ def train(
                 **tested,
                 "learning_rate": rate,
                 "seconds_train": steady_seconds(seconds, compiling),
+                # Of all threads: on a busy machine a better measure of the work than seconds.
+                "cpu_seconds_train": steady_seconds(cpu_seconds, compiling),
                 "first_step_seconds": seconds[0] if compiling else None,
             }
             compiling = False
             rows.append(row)
             folder.commit_epoch(row, learner.save)
             bar.epoch(row)
+    folder.write_json("predictions.json", predictions(learner, dataset, batch_size))
     summary = summarise_run(folder, learner, dataset, config, rows)
     folder.write_json("summary.json", summary)
     plots.plot_curves(rows, title, folder.path / "curves.png")
@@ -109,6 +117,13 @@ def evaluate(learner: Any, dataset: data.Dataset, batch_size: int) -> dict[str, 
     }
 
 
+def predictions(learner: Any, dataset: data.Dataset, batch_size: int) -> dict[str, str]:
+    """A digit an image: the classes predicted for the test images, and the true ones."""
+    found = [learner.predict(images).argmax(1) for images, _ in dataset.test_batches(batch_size)]
+    digits = lambda classes: "".join(str(int(c)) for c in classes)
+    return {"predicted": digits(np.concatenate(found)), "true": digits(dataset.test_labels)}
+
+
 def load_checkpoint(learner: Any, path: Path | None) -> None:
     """Restore a checkpoint; `RunError` if it is damaged or another model's."""
     if path is None:
@@ -140,6 +155,7 @@ def summarise_steps(steps: list[dict[str, float]]) -> dict[str, float]:
         "solver_steps": "steps",
         "rejected_steps": "rejected",
     }
+    names |= {key: key for key in ("kinetic", "jacobian") if key in steps[0]}  # penalties
     return {name: float(np.mean([step[key] for step in steps])) for name, key in names.items()}
 
 
@@ -173,6 +189,18 @@ def summarise_run(
         "nfe_forward": last["nfe_forward"],
         "nfe_backward": last["nfe_backward"],
         "seconds_per_epoch": statistics.median(row["seconds_train"] for row in rows),
+        "cpu_seconds_per_epoch": statistics.median(
+            # A run begun by an earlier version has epochs without.
+            row.get("cpu_seconds_train", math.nan)
+            for row in rows
+        ),
         "first_step_seconds": first_steps[-1],
+        "peak_memory_mib": peak_memory_mib(),
         "run": str(folder.path),
     }
+
+
+def peak_memory_mib() -> float:
+    """The largest memory this process has held so far (resident set, not a GPU's)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

@@ -107,8 +107,8 @@ def field(model: Dynamics, y: Float[Array, "points dim"]) -> Float[Array, "point
 
 def trajectory(
     model: Dynamics, y0: Float[Array, "batch dim"], ts: Float[Array, " times"]
-) -> tuple[Float[Array, "times batch dim"], Array, Array]:
-    """States at common times by dopri5 at 1e-6, NFE, and whether the solve reached the last."""
+) -> Float[Array, "batch times dim"]:
+    """States at common times by dopri5 at 1e-6; NaN if the solve does not reach the last."""
     graph, weights = nnx.split(model.field)
     solution: Solution = solve(
         lambda t, y, weights: nnx.merge(graph, weights)(y),
@@ -121,7 +121,7 @@ def trajectory(
         atol=1e-6,
         max_steps=4096,
     )
-    return solution.ys, solution.nfe, solution.ok
+    return jnp.moveaxis(jnp.where(solution.ok, solution.ys, jnp.nan), 0, 1)
 
 
 def recurrent(

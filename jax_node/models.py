@@ -1,6 +1,6 @@
 """The five networks of the study: downsample, transform, classify.
 
-They differ only in the transform: residual blocks, or a vector field integrated from t = 0 to 1.
+They differ only in the transform: residual blocks, or a vector field integrated from t = 0 to t1.
 RK-Net and ODE-Net are the same network; RK-Net is differentiated through its fixed-step
 Runge-Kutta integrator, ODE-Net by whichever gradient is chosen (the paper: adjoint).
 
@@ -19,19 +19,22 @@ from flax import nnx
 from jaxtyping import Array, Float, Num
 
 from jax_node import blocks
+from jax_node.adjoint import Field
+from jax_node.regularise import solve_penalised
 from jax_node.solve import Solution
 
 MODELS = ("resnet6", "resnet1", "rknet", "odenet")
 Images = Float[Array, "batch height width channels"]
-# (field, y0, ts, args, backward) -> Solution: `solve.solve` with its options filled in.
+# (field, y0, ts, args, backward, norm) -> Solution: `solve.solve` with its options filled in.
 Solver = Callable[..., Solution]
 
 
 class Output(NamedTuple):
-    """Logits, and the solve behind them (None in a ResNet)."""
+    """Logits, the solve behind them (None in a ResNet), and penalties if they were asked for."""
 
     logits: Float[Array, "batch 10"]
     solution: Solution | None
+    penalties: dict[str, Float[Array, ""]] = {}
 
 
 class ResNet(nnx.Module):
@@ -52,22 +55,58 @@ class ResNet(nnx.Module):
 
 
 class ODENet(nnx.Module):
-    """Downsample, `y(1)` of `dy/dt = field(t, y)` with `y(0)` the features, head."""
+    """Downsample, `y(t1)` of `dy/dt = field(t, y)` with `y(0)` the features, head."""
 
-    def __init__(self, solver: Solver, *, final_relu: bool, downsampling: str, rngs: nnx.Rngs):
+    def __init__(
+        self, solver: Solver, *, t1: float, final_relu: bool, downsampling: str, rngs: nnx.Rngs
+    ):
         self.solver = solver
+        self.t1 = t1
         self.downsample = DOWNSAMPLING[downsampling](rngs=rngs)
         self.field = blocks.VectorField(rngs=rngs)
         self.head = blocks.Head(final_relu=final_relu, rngs=rngs)
 
-    def __call__(self, images: Images, backward: Float[Array, "2"] | None = None) -> Output:
-        """Classify images with values in [0, 1]; for `backward` see `solve.solve`."""
+    def __call__(
+        self,
+        images: Images,
+        backward: Float[Array, "2"] | None = None,
+        *,
+        penalise: bool = False,
+        draw_probe: Callable[[Array], Array] | None = None,
+    ) -> Output:
+        """Classify images with values in [0, 1]; for `backward` see `solve.solve`.
+
+        With `penalise`, integrate the penalties of `regularise.py` too; `draw_probe` makes a probe
+        for the state it is given, and without it there is no Jacobian penalty.
+        """
         y0 = self.downsample(images.transpose(1, 2, 0, 3))
+        ts = jnp.array([0.0, self.t1], y0.dtype)
+        field, weights = self._field()
+        if not penalise:
+            solution = self.solver(field, y0, ts, weights, backward=backward)
+            return Output(self.head(solution.ys[-1]), solution)
+        probe = draw_probe(y0) if draw_probe else None
+        solution, penalties = solve_penalised(
+            self.solver, field, y0, ts, weights, probe=probe, backward=backward
+        )
+        return Output(self.head(solution.ys[-1]), solution, penalties)
+
+    def trajectory(
+        self, images: Images, times: Float[Array, " times"]
+    ) -> tuple[Solution, Float[Array, "times batch 10"]]:
+        """The solve with the state at `times` (from 0, increasing), and the logits of each state.
+
+        States in `ys` are `[times, height, width, batch, channels]`.
+        """
+        field, weights = self._field()
+        y0 = self.downsample(images.transpose(1, 2, 0, 3))
+        solution = self.solver(field, y0, times, weights)
+        return solution, jnp.stack([self.head(y) for y in solution.ys])
+
+    def _field(self) -> tuple[Field, nnx.State]:
+        """The vector field as `solve.solve` takes it, and its weights."""
         graph, weights = nnx.split(self.field)
-        field = lambda t, y, weights: nnx.merge(graph, weights)(t, y)
-        ts = jnp.array([0.0, 1.0], y0.dtype)
-        solution = self.solver(field, y0, ts, weights, backward=backward)
-        return Output(self.head(solution.ys[-1]), solution)
+        return lambda t, y, weights: nnx.merge(graph, weights)(t, y), weights
 
 
 DOWNSAMPLING = {"conv": blocks.ConvDownsample, "residual": blocks.ResidualDownsample}
@@ -77,6 +116,7 @@ def build(
     name: str,
     *,
     solver: Solver | None = None,
+    t1: float = 1.0,
     final_relu: bool = True,
     downsampling: str = "conv",
     seed: int = 0,
@@ -87,6 +127,7 @@ def build(
     Args:
         name: which model.
         solver: `solve.solve` with its options filled in; needed by `odenet` and `rknet`.
+        t1: end of the ODE's time, which starts at 0.
         final_relu: whether the head rectifies after its normalisation.
         downsampling: `conv` (the authors' example code) or `residual` (the paper's text).
         seed: of the initial weights, which are drawn in float32 whatever `dtype` is.
@@ -110,7 +151,7 @@ def build(
     elif solver is None:
         raise ValueError(f"{name} integrates a vector field: pass a solver")
     else:
-        model = ODENet(solver, **options)
+        model = ODENet(solver, t1=t1, **options)
     nnx.update(model, jax.tree.map(lambda w: w.astype(dtype), nnx.state(model, nnx.Param)))
     return model
 

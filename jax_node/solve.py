@@ -32,6 +32,7 @@ _FIXED: dict[str, Callable[..., diffrax.AbstractSolver]] = {
 FIXED_STEP = tuple(_FIXED)
 SOLVERS = (*_ADAPTIVE, *_FIXED)
 ADJOINTS = ("checkpoint", "direct", "adjoint")
+Norm = Callable[[PyTree], Float[Array, ""]]
 
 
 class SolveError(RuntimeError):
@@ -102,6 +103,7 @@ def solve(
     step_size: float | None = None,
     max_steps: int = 4096,
     backward: Float[Array, "2"] | None = None,
+    norm: Norm | None = None,
 ) -> Solution:
     """Solve `dy/dt = field(t, y, args)` from `y(ts[0]) = y0`, with the state at every time in `ts`.
 
@@ -115,12 +117,14 @@ def solve(
             `max_steps` of them), `checkpoint` (the same by diffrax's recursive checkpointing,
             which keeps about `sqrt(2 max_steps)` states), or `adjoint` (optimise-then-discretise,
             keeping only the observed states).
-        rtol: relative tolerance of an adaptive step; the norm is the RMS over the whole state.
+        rtol: relative tolerance of an adaptive step.
         atol: absolute tolerance.
         step_size: step size of the solvers in `FIXED_STEP`.
         max_steps: steps after which the solve is given up, per solve.
         backward: zeros whose cotangent is `[NFE, failed solves]` of the backward pass. For
             `checkpoint` and `direct` the NFE are those recomputed to be differentiated.
+        norm: of the state, in which errors are measured; by default its RMS. Backwards `adjoint`
+            takes the largest of this norm of the state, of its adjoint, and the RMS of the rest.
 
     Returns:
         A `Solution`; a failed solve is marked in it and raised by `Solution.check`.
@@ -143,6 +147,7 @@ def solve(
         atol=atol,
         step_size=step_size,
         max_steps=max_steps,
+        norm=functools.partial(_norm, of=norm or rms),
         diffrax_adjoint=(
             diffrax.DirectAdjoint()
             if adjoint == "direct" and not by_steps
@@ -180,6 +185,7 @@ def _integrate(
     atol,
     step_size,
     max_steps,
+    norm,
     diffrax_adjoint,
     keep_steps=False,
 ):
@@ -188,16 +194,14 @@ def _integrate(
     adams = isinstance(solver, Adams | ExplicitAdams | ImplicitAdams)
     if isinstance(solver, Adams):
         dt0 = None
-        controller = AdamsController(rtol, atol, _norm)
+        controller = AdamsController(rtol, atol, norm)
     elif step_size is None:
         order = solver.order(diffrax.ODETerm(field))
         dt0 = first_step(
-            field, ts[0], ts[-1], y0, args, order=order, rtol=rtol, atol=atol, norm=_norm
+            field, ts[0], ts[-1], y0, args, order=order, rtol=rtol, atol=atol, norm=norm
         )
         smallest = 4 * jnp.finfo(ts.dtype).eps * jnp.max(jnp.abs(ts))
-        controller = diffrax.PIDController(
-            rtol, atol, norm=_norm, dtmin=smallest, force_dtmin=False
-        )
+        controller = diffrax.PIDController(rtol, atol, norm=norm, dtmin=smallest, force_dtmin=False)
     else:
         dt0 = jnp.copysign(jnp.asarray(step_size, ts.dtype), ts[-1] - ts[0])
         controller = FixedStep()
@@ -244,19 +248,23 @@ def _integrate(
     return (out, (solution.ts[2], solution.ys[2])) if keep_steps else out
 
 
-def _norm(state: PyTree) -> Float[Array, ""]:
-    """RMS of the state; of the augmented state of the adjoint, the largest of its three parts.
+def rms(tree: PyTree) -> Float[Array, ""]:
+    """Root mean square over all leaves."""
+    return jnp.sqrt(
+        sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree))
+        / max(1, sum(leaf.size for leaf in jax.tree.leaves(tree)))
+    )
+
+
+def _norm(state: PyTree, of: Norm) -> Float[Array, ""]:
+    """The norm of a state; of the augmented state of the adjoint, the largest of its three parts.
 
     One norm over all three would let the many components of the state hide the parameters.
     torchdiffeq takes the same norm.
     """
-    rms = lambda tree: jnp.sqrt(
-        sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree))
-        / max(1, sum(leaf.size for leaf in jax.tree.leaves(tree)))
-    )
     if isinstance(state, Augmented):
-        return jnp.max(jnp.stack([rms(part) for part in state]))
-    return rms(state)
+        return jnp.max(jnp.stack([of(state.y), of(state.a), rms(state.p)]))
+    return of(state)
 
 
 def _evaluations(solver: diffrax.AbstractSolver, *, adaptive: bool) -> tuple[int, int]:

@@ -61,15 +61,18 @@ class FixedStep(diffrax.AbstractStepSizeController[tuple, None]):
         return self
 
     def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
-        """First step, and the state `(steps made, t0, dt0)`."""
-        del terms, t1, y0, args, func, error_order
-        return t0 + dt0, (jnp.asarray(1), t0, dt0)
+        """First step, and the state `(steps made, t0, t1, dt0)`."""
+        del terms, y0, args, func, error_order
+        return t0 + dt0, (jnp.asarray(1), t0, t1, dt0)
 
     def adapt_step_size(
         self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
     ):
         """Accept the step; the next ends at `t0 + n dt0`, free of accumulated rounding."""
         del t0, y0, y1_candidate, args, y_error, error_order
-        made, start, dt0 = controller_state
+        made, start, end, dt0 = controller_state
         t_next = start + (made + 1) * dt0
-        return True, t1, t_next, False, (made + 1, start, dt0), diffrax.RESULTS.successful
+        # What rounding leaves before the end is no step.
+        rounding = 8 * jnp.finfo(t_next.dtype).eps * jnp.maximum(jnp.abs(start), jnp.abs(end))
+        t_next = jnp.where(jnp.abs(end - t_next) <= rounding, end, t_next)
+        return True, t1, t_next, False, (made + 1, start, end, dt0), diffrax.RESULTS.successful

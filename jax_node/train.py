@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,10 +13,11 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, Integer, UInt8
 
-from jax_node import checkpoint
+from jax_node import checkpoint, sharding
 from jax_node import device as devices
 from jax_node.checkpoint import CheckpointError as CheckpointError
 from jax_node.models import Output, as_images, build, parameter_count
+from jax_node.regularise import Regulariser, regulariser
 from jax_node.solve import Solution, SolveError, check, solve
 
 OPTIMIZERS = ("sgd", "adam")
@@ -46,6 +47,15 @@ class Result(NamedTuple):
     gradient_norm: Float[Array, ""]
     backward: Float[Array, "2"]
     solution: Solution | None
+    penalties: dict[str, Float[Array, ""]]
+
+
+class Trajectory(NamedTuple):
+    """States of an ODE-Net on the way, the logits its head gives them, and the NFE of the solve."""
+
+    states: Float[np.ndarray, "times batch height width channels"]
+    logits: Float[np.ndarray, "times batch 10"]
+    nfe: int
 
 
 class Learner:
@@ -75,17 +85,23 @@ class Learner:
         seed: int,
         precision: str,
         device: str,
+        n_devices: int = 1,
+        t1: float = 1.0,
+        kinetic_weight: float = 0.0,
+        jacobian_weight: float = 0.0,
     ):
         """Build `model` (see `models.build`) with weights drawn from `seed`.
 
         `momentum` is that of sgd; adam has its authors' defaults. Weights are drawn in float32, so
-        both precisions start from the same numbers. Raises ValueError for an unknown name.
+        both precisions start from the same numbers. A batch is split over `n_devices` if their
+        number divides it (see `sharding.py`). The weights of `regularise.py`'s penalties count in
+        training only. Raises ValueError for an unknown name, or a penalty without an ODE.
         """
         if optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer {optimizer!r} is unknown; choose one of sgd, adam")
         if precision not in PRECISIONS:
             raise ValueError(f"precision {precision!r} is unknown; choose float32 or float64")
-        self._device = devices.choose(device)
+        self._mesh = sharding.make_mesh(device, n_devices)
         self._dtype = devices.dtype_of(precision)
         integrate = None
         if solver is not None and adjoint is not None:
@@ -99,15 +115,18 @@ class Learner:
                 step_size=step_size,
                 max_steps=max_steps,
             )
+        elif kinetic_weight or jacobian_weight:
+            raise ValueError(f"{model} solves no ODE whose dynamics could be penalised")
         self._optimizer = (
             optax.trace(momentum) if optimizer == "sgd" and momentum else optax.identity()
         )
         if optimizer == "adam":
             self._optimizer = optax.scale_by_adam()
-        with jax.default_device(self._device):
+        with self._context():
             network = build(
                 model,
                 solver=integrate,
+                t1=t1,
                 final_relu=final_relu,
                 downsampling=downsampling,
                 seed=seed,
@@ -115,25 +134,35 @@ class Learner:
             )
             self._graph, weights = nnx.split(network, nnx.Param)
             state = State(weights, self._optimizer.init(weights), jnp.zeros((), jnp.int32))
-            self.state = jax.device_put(state, self._device)  # placed once: compiled once
+            # Placed once: compiled once.
+            self.state = jax.device_put(state, sharding.whole(self._mesh))
         self.parameter_count = parameter_count(network)
-        self.device_name = devices.describe(self._device)
+        self.device_name = devices.describe(self._mesh.devices[0])
         self.versions = devices.versions()
-        self._train_step = jax.jit(functools.partial(train_step, self._graph, self._optimizer))
+        self._train_step = jax.jit(
+            functools.partial(
+                train_step,
+                self._graph,
+                self._optimizer,
+                regulariser=regulariser(kinetic_weight, jacobian_weight, seed),
+            )
+        )
         self._forward = jax.jit(functools.partial(forward, self._graph))
+        self._trajectory = jax.jit(functools.partial(trajectory, self._graph))
 
     def train_step(self, images: Pixels, labels: Labels, learning_rate: float) -> dict[str, float]:
-        """One optimiser step on the mean cross-entropy of a batch.
+        """One optimiser step on the mean cross-entropy of a batch, plus penalties if weighted.
 
-        Returns loss, accuracy (0 to 1), nfe_forward, nfe_backward, and steps and rejected of the
-        forward solve; the last four are 0 for a ResNet. Raises SolveError and NonFiniteLossError
-        before anything is changed.
+        Returns loss (the cross-entropy), accuracy (0 to 1), nfe_forward, nfe_backward, and steps
+        and rejected of the forward solve; the last four are 0 for a ResNet. With penalties also
+        kinetic, and jacobian if it has a weight, both unweighted. Raises SolveError and
+        NonFiniteLossError before anything is changed.
         """
         with self._context():
             state, result = self._train_step(
                 self.state,
                 self._images(images),
-                jnp.asarray(labels),
+                self._place(labels),
                 jnp.asarray(learning_rate, self._dtype),
             )
         if result.solution is not None:
@@ -154,22 +183,33 @@ class Learner:
             "loss": float(result.loss),
             "accuracy": int(result.correct) / len(labels),
             **_statistics(result.solution, float(result.backward[0])),
+            **{name: float(value) for name, value in result.penalties.items()},
         }
 
     def evaluate(self, images: Pixels, labels: Labels) -> dict[str, float]:
-        """Mean loss, number of errors and nfe_forward for one batch of any size."""
+        """Mean loss, number of errors and the solve's statistics for one batch of any size."""
         output = self._evaluate(images)
         logits = output.logits
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(labels)).mean()
         return {
             "loss": float(loss),
             "errors": float(np.sum(np.argmax(logits, 1) != labels)),
-            "nfe_forward": _statistics(output.solution, 0.0)["nfe_forward"],
+            **_statistics(output.solution, 0.0),
         }
 
     def predict(self, images: Pixels) -> Float[np.ndarray, "batch 10"]:
         """Logits."""
         return np.asarray(self._evaluate(images).logits)
+
+    def trajectory(self, images: Pixels, times: Sequence[float]) -> Trajectory:
+        """The ODE's state at `times` (from 0, increasing); no ResNet has one."""
+        with self._context():
+            solution, logits = self._trajectory(
+                self.state.weights, self._images(images), jnp.asarray(times, self._dtype)
+            )
+        solution.check()
+        states = np.asarray(solution.ys).transpose(0, 3, 1, 2, 4)
+        return Trajectory(states, np.asarray(logits), int(solution.nfe))
 
     def save(self, path: Path) -> None:
         """Write weights, optimiser state and step count to the new directory `path`."""
@@ -181,7 +221,7 @@ class Learner:
         Raises CheckpointError, and changes nothing, if the files are unreadable or are of another
         model, optimiser or precision.
         """
-        self.state = load_state(path, self.state, self._device)
+        self.state = load_state(path, self.state, sharding.whole(self._mesh))
 
     def _evaluate(self, images: Pixels) -> Output:
         with self._context():
@@ -191,16 +231,27 @@ class Learner:
         return output
 
     def _images(self, images: Pixels) -> Any:
-        return as_images(jax.device_put(images, self._device), self._dtype)
+        return as_images(self._place(images), self._dtype)
+
+    def _place(self, batch: np.ndarray) -> Array:
+        return jax.device_put(batch, sharding.split(self._mesh, len(batch)))
 
     def _context(self):
-        return jax.default_device(self._device)
+        return jax.default_device(self._mesh.devices[0])
 
 
 def forward(graph: nnx.GraphDef, weights: nnx.State, images: Array) -> Output:
     """The model's output for images with values in [0, 1]."""
     with full_precision():
         return nnx.merge(graph, weights)(images)
+
+
+def trajectory(
+    graph: nnx.GraphDef, weights: nnx.State, images: Array, times: Array
+) -> tuple[Solution, Array]:
+    """`models.ODENet.trajectory` for images with values in [0, 1]."""
+    with full_precision():
+        return nnx.merge(graph, weights).trajectory(images, times)
 
 
 def train_step(
@@ -210,21 +261,25 @@ def train_step(
     images: Float[Array, "batch height width channels"],
     labels: Integer[Array, " batch"],
     learning_rate: Float[Array, ""],
+    regulariser: Regulariser | None = None,
 ) -> tuple[State, Result]:
-    """One step of `optimizer` on the mean cross-entropy: a pure function."""
+    """One step of `optimizer` on the mean cross-entropy and any penalties: a pure function."""
+    options = regulariser.options(state.steps) if regulariser else {}
 
     def loss_of(weights, backward):
-        output = nnx.merge(graph, weights)(images, backward)
+        output = nnx.merge(graph, weights)(images, backward, **options)
         losses = optax.softmax_cross_entropy_with_integer_labels(output.logits, labels)
-        return losses.mean(), output
+        loss = losses.mean()
+        total = loss + regulariser.cost(output.penalties) if regulariser else loss
+        return total, (loss, output)
 
     with full_precision():
-        (loss, output), (gradient, backward) = jax.value_and_grad(loss_of, (0, 1), has_aux=True)(
-            state.weights, jnp.zeros(2)
-        )
+        (_, (loss, output)), (gradient, backward) = jax.value_and_grad(
+            loss_of, (0, 1), has_aux=True
+        )(state.weights, jnp.zeros(2))
     correct = jnp.sum(jnp.argmax(output.logits, 1) == labels)
     norm = optax.tree.norm(gradient)
-    result = Result(loss, correct, norm, backward, output.solution)
+    result = Result(loss, correct, norm, backward, output.solution, output.penalties)
     return updated(optimizer, state, gradient, learning_rate), result
 
 
@@ -266,7 +321,7 @@ def save_state(path: Path, state: State) -> None:
     checkpoint.write(path, named(state))
 
 
-def load_state(path: Path, like: State, device: jax.Device) -> State:
+def load_state(path: Path, like: State, device: jax.Device | jax.sharding.Sharding) -> State:
     """What `save_state` wrote, placed on `device`; CheckpointError if it is not as `like`."""
     found, expected = checkpoint.read(path), named(like)
     checkpoint.check(path, found, expected)

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from torch_node.irregular import solve_at
 from torch_node.learn import Learner
 from torch_node.mlp import GRU, MLP
-from torch_node.solve import solve
+from torch_node.solve import SolveError, solve
 
 
 class Dynamics(nn.Module):
@@ -75,19 +75,22 @@ def field(model: Dynamics, y: Float[Tensor, "points dim"]) -> Float[Tensor, "poi
 
 def trajectory(
     model: Dynamics, y0: Float[Tensor, "batch dim"], ts: Float[Tensor, " times"]
-) -> tuple[Float[Tensor, "times batch dim"], Int[Tensor, ""], Bool[Tensor, ""]]:
-    """States at common times by dopri5 at 1e-6, NFE, and whether the solve reached the last."""
-    solution = solve(
-        lambda t, y: model.field(y),
-        y0,
-        ts,
-        solver="dopri5",
-        adjoint="direct",
-        rtol=1e-6,
-        atol=1e-6,
-        max_steps=4096,
-    )
-    return solution.ys, torch.tensor(solution.nfe_forward), torch.tensor(True)
+) -> Float[Tensor, "batch times dim"]:
+    """States at common times by dopri5 at 1e-6; NaN if the solve does not reach the last."""
+    try:
+        solution = solve(
+            lambda t, y: model.field(y),
+            y0,
+            ts,
+            solver="dopri5",
+            adjoint="direct",
+            rtol=1e-6,
+            atol=1e-6,
+            max_steps=4096,
+        )
+    except SolveError:
+        return y0.new_full((len(y0), len(ts), y0.shape[1]), torch.nan)
+    return solution.ys.moveaxis(0, 1)
 
 
 def recurrent(

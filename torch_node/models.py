@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import re
+from collections.abc import Callable
+from typing import NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from torch_node.blocks import ConvDownsample, Head, ResidualBlock, ResidualDownsample, VectorField
+from torch_node.regularise import solve_penalised
 from torch_node.solve import Solution, check, solve
 
 MODELS = ("resnet6", "resnet1", "rknet", "odenet")
@@ -24,6 +29,14 @@ def downsample(name: str) -> nn.Module:
     return ConvDownsample(CHANNELS) if name == "conv" else ResidualDownsample(CHANNELS)
 
 
+class Output(NamedTuple):
+    """Logits, the solve behind them (None in a ResNet), and penalties if they were asked for."""
+
+    logits: Float[Tensor, "batch 10"]
+    solution: Solution | None
+    penalties: dict[str, Float[Tensor, ""]] = {}
+
+
 class ResNet(nn.Module):
     """Downsampling, `n_blocks` residual blocks, head."""
 
@@ -33,18 +46,16 @@ class ResNet(nn.Module):
         self.blocks = nn.ModuleList(ResidualBlock(CHANNELS) for _ in range(n_blocks))
         self.head = Head(CHANNELS, final_relu)
 
-    def forward(
-        self, images: Float[Tensor, "batch 1 28 28"]
-    ) -> tuple[Float[Tensor, "batch 10"], None]:
-        """Logits [batch, 10] of images with values in [0, 1]; no solve is involved."""
+    def forward(self, images: Float[Tensor, "batch 1 28 28"]) -> Output:
+        """Classify images with values in [0, 1]."""
         x = self.downsample(images)
         for block in self.blocks:
             x = block(x)
-        return self.head(x), None
+        return Output(self.head(x), None)
 
 
 class OdeNet(nn.Module):
-    """Downsampling, the flow of a vector field from t = 0 to t = 1, head.
+    """Downsampling, the flow of a vector field from t = 0 to t1, head.
 
     ODE-Net takes its gradients by the adjoint method, RK-Net by backpropagation through a
     Runge-Kutta method's steps; nothing else tells them apart.
@@ -61,33 +72,54 @@ class OdeNet(nn.Module):
         atol: float,
         step_size: float | None,
         max_steps: int,
+        t1: float,
     ) -> None:
         super().__init__()
         check(solver, adjoint, step_size)
         self.downsample = downsample(downsampling)
         self.field = VectorField(CHANNELS)
         self.head = Head(CHANNELS, final_relu)
-        self.solver, self.adjoint = solver, adjoint
-        self.rtol, self.atol = rtol, atol
-        self.step_size, self.max_steps = step_size, max_steps
+        self.t1 = t1
+        self.solver = functools.partial(
+            solve,
+            solver=solver,
+            adjoint=adjoint,
+            rtol=rtol,
+            atol=atol,
+            step_size=step_size,
+            max_steps=max_steps,
+        )
 
     def forward(
-        self, images: Float[Tensor, "batch 1 28 28"]
-    ) -> tuple[Float[Tensor, "batch 10"], Solution]:
-        """Logits [batch, 10] of images with values in [0, 1], and the solve with its statistics."""
-        x = self.downsample(images)
-        solution = solve(
-            self.field,
-            x,
-            x.new_tensor([0.0, 1.0]),
-            solver=self.solver,
-            adjoint=self.adjoint,
-            rtol=self.rtol,
-            atol=self.atol,
-            step_size=self.step_size,
-            max_steps=self.max_steps,
-        )
-        return self.head(solution.ys[-1]), solution
+        self,
+        images: Float[Tensor, "batch 1 28 28"],
+        *,
+        penalise: bool = False,
+        draw_probe: Callable[[Tensor], Tensor] | None = None,
+    ) -> Output:
+        """Classify images with values in [0, 1].
+
+        With `penalise`, integrate the penalties of `regularise.py` too; `draw_probe` makes a probe
+        for the state it is given, and without it there is no Jacobian penalty.
+        """
+        y0 = self.downsample(images)
+        ts = y0.new_tensor([0.0, self.t1])
+        if not penalise:
+            solution = self.solver(self.field, y0, ts)
+            return Output(self.head(solution.ys[-1]), solution)
+        probe = draw_probe(y0) if draw_probe else None
+        solution, penalties = solve_penalised(self.solver, self.field, y0, ts, probe=probe)
+        return Output(self.head(solution.ys[-1]), solution, penalties)
+
+    def trajectory(
+        self, images: Float[Tensor, "batch 1 28 28"], times: Float[Tensor, " times"]
+    ) -> tuple[Solution, Float[Tensor, "times batch 10"]]:
+        """The solve with the state at `times` (from 0, increasing), and the logits of each state.
+
+        States in `ys` are [times, batch, channels, height, width].
+        """
+        solution = self.solver(self.field, self.downsample(images), times)
+        return solution, torch.stack([self.head(y) for y in solution.ys])
 
 
 def build(
@@ -101,6 +133,7 @@ def build(
     atol: float = 1e-3,
     step_size: float | None = None,
     max_steps: int = 4096,
+    t1: float = 1.0,
 ) -> ResNet | OdeNet:
     """The model of that name: one of MODELS, or any `resnet<N>`; resnets ignore the solver.
 
@@ -124,4 +157,5 @@ def build(
         atol=atol,
         step_size=step_size,
         max_steps=max_steps,
+        t1=t1,
     )

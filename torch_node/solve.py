@@ -32,7 +32,7 @@ What torchdiffeq 0.2.5 does, and what is made of it here:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,7 @@ FIXED_STEP = ("euler", "midpoint", "rk4", "explicit_adams", "implicit_adams")
 SOLVERS = ADAPTIVE + FIXED_STEP
 ADJOINTS = ("direct", "adjoint", "handwritten")
 POOR_INTERPOLANT = ("dopri8", "bosh3")
+Norm = Callable[[Tensor], Tensor]
 
 
 def check(solver: str, adjoint: str, step_size: float | None) -> None:
@@ -135,6 +136,7 @@ def solve(
     atol: float = 1e-3,
     step_size: float | None = None,
     max_steps: int = 4096,
+    norm: Norm | None = None,
 ) -> Solution:
     """Solve dy/dt = field(t, y), y(ts[0]) = y0, for y at every time of ts.
 
@@ -159,6 +161,8 @@ def solve(
             ceil(|dt| / step_size) equal steps. None for adaptive solvers.
         max_steps: most steps, accepted and rejected, of the forward solve, and as many of a
             backward solve.
+        norm: of the state, in which errors are measured; by default its RMS. Backwards `adjoint`
+            takes the largest of this norm of the state, of its adjoint, and the RMS of the rest.
 
     Raises:
         ValueError: an unknown name, a missing or superfluous step size, unusable ts.
@@ -172,6 +176,9 @@ def solve(
     if step_size is not None:
         _check_step_count(watched, ts, step_size)
 
+    options = _options(solver, ts, step_size)
+    if norm is not None and solver in ADAPTIVE:
+        options["norm"] = norm  # torchdiffeq takes it from there for its adjoint
     with counting_nonconvergence(solver) as nonconverged:
         if adjoint == "handwritten":
             assert step_size is not None
@@ -184,7 +191,7 @@ def solve(
                 rtol=rtol,
                 atol=atol,
                 method=solver,
-                options=_options(solver, ts, step_size),
+                options=options,
                 adjoint_options=_adjoint_options(ts, step_size),
                 adjoint_params=theta,
             )
@@ -196,7 +203,7 @@ def solve(
                 rtol=rtol,
                 atol=atol,
                 method=solver,
-                options=_options(solver, ts, step_size),
+                options=options,
             )
     if not ys.isfinite().all():
         raise watched.not_finite(ts[-1], ts.new_tensor(step_size or math.nan))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +17,8 @@ from torch.nn import functional as F
 
 from torch_node import checkpoint, device
 from torch_node.checkpoint import CheckpointError as CheckpointError
-from torch_node.models import build
+from torch_node.models import OdeNet, build
+from torch_node.regularise import regulariser
 from torch_node.solve import Solution
 from torch_node.watch import SolveError as SolveError
 from torch_node.watch import counting_nonconvergence
@@ -30,6 +32,14 @@ Labels = Integer[np.ndarray, " batch"]
 
 class NonFiniteLossError(RuntimeError):
     """The loss or its gradient is NaN or infinite; the training state is as it was before."""
+
+
+class Trajectory(NamedTuple):
+    """States of an ODE-Net on the way, the logits its head gives them, and the NFE of the solve."""
+
+    states: Float[np.ndarray, "times batch height width channels"]
+    logits: Float[np.ndarray, "times batch 10"]
+    nfe: int
 
 
 class Learner:
@@ -60,11 +70,15 @@ class Learner:
         seed: int,
         precision: str,
         device: str,
+        t1: float = 1.0,
+        kinetic_weight: float = 0.0,
+        jacobian_weight: float = 0.0,
     ) -> None:
         """Build `model` (see models.build) with weights drawn from `seed`.
 
         `momentum` is that of sgd; adam has PyTorch's defaults. Weights are drawn in float32, so
-        both precisions start from the same numbers. Raises ValueError for an unknown name.
+        both precisions start from the same numbers. The weights of regularise.py's penalties
+        count in training only. Raises ValueError for an unknown name, or a penalty without an ODE.
         """
         if optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer {optimizer!r} is unknown; choose one of sgd, adam")
@@ -72,6 +86,9 @@ class Learner:
             raise ValueError(f"precision {precision!r} is unknown; choose float32 or float64")
         self._device = _device(device)
         self._dtype = PRECISIONS[precision]
+        self._regulariser = regulariser(kinetic_weight, jacobian_weight, seed)
+        if self._regulariser and solver is None:
+            raise ValueError(f"{model} solves no ODE whose dynamics could be penalised")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             net = build(
@@ -84,6 +101,7 @@ class Learner:
                 atol=atol,
                 step_size=step_size,
                 max_steps=max_steps,
+                t1=t1,
             )
         self.model = net.to(self._device, self._dtype)
         self._optimizer: torch.optim.Optimizer
@@ -99,21 +117,24 @@ class Learner:
         self.versions = {name: version(name) for name in ("torch", "torchdiffeq", "numpy")}
 
     def train_step(self, images: Pixels, labels: Labels, learning_rate: float) -> dict[str, float]:
-        """One optimiser step on the mean cross-entropy of a batch.
+        """One optimiser step on the mean cross-entropy of a batch, plus penalties if weighted.
 
-        Returns loss, accuracy (0 to 1), nfe_forward, nfe_backward, and steps and rejected of the
-        forward solve; the last four are 0 for a ResNet. Raises SolveError and NonFiniteLossError
-        before anything is changed.
+        Returns loss (the cross-entropy), accuracy (0 to 1), nfe_forward, nfe_backward, and steps
+        and rejected of the forward solve; the last four are 0 for a ResNet. With penalties also
+        kinetic, and jacobian if it has a weight, both unweighted. Raises SolveError and
+        NonFiniteLossError before anything is changed.
         """
+        options = self._regulariser.options(self.steps) if self._regulariser else {}
         self._optimizer.zero_grad(set_to_none=True)
         x, y = self._tensors(images, labels)
         with _exact_convolutions():
-            logits, solution = self.model(x)
+            logits, solution, penalties = self.model(x, **options)
             loss = F.cross_entropy(logits, y)
-            if not math.isfinite(loss.item()):
+            total = loss + self._regulariser.cost(penalties) if self._regulariser else loss
+            if not math.isfinite(total.item()):
                 raise NonFiniteLossError(_nonfinite("loss", self.steps, learning_rate))
             with counting_nonconvergence(self._solver) as nonconverged:
-                loss.backward()
+                total.backward()
         for name, p in self.model.named_parameters():
             if p.grad is not None and not p.grad.isfinite().all():
                 where = f"gradient of {name}"
@@ -128,26 +149,40 @@ class Learner:
             "loss": loss.item(),
             "accuracy": correct / len(y),
             **_statistics(solution),
+            **{name: value.item() for name, value in penalties.items()},
         }
 
     @torch.no_grad()
     def evaluate(self, images: Pixels, labels: Labels) -> dict[str, float]:
-        """Mean loss, number of errors and nfe_forward for one batch of any size."""
+        """Mean loss, number of errors and the solve's statistics for one batch of any size."""
         x, y = self._tensors(images, labels)
         with _exact_convolutions():
-            logits, solution = self.model(x)
+            logits, solution, _ = self.model(x)
         return {
             "loss": F.cross_entropy(logits, y).item(),
             "errors": float((logits.argmax(dim=1) != y).sum().item()),
-            "nfe_forward": _statistics(solution)["nfe_forward"],
+            **_statistics(solution),
         }
 
     @torch.no_grad()
     def predict(self, images: Pixels) -> Float[np.ndarray, "batch 10"]:
         """Logits."""
         with _exact_convolutions():
-            logits, _ = self.model(self._images(images))
+            logits = self.model(self._images(images)).logits
         return logits.cpu().numpy()
+
+    @torch.no_grad()
+    def trajectory(self, images: Pixels, times: Sequence[float]) -> Trajectory:
+        """The ODE's state at `times` (from 0, increasing); no ResNet has one.
+
+        A fixed-step solver ends a step at each of `times`.
+        """
+        assert isinstance(self.model, OdeNet)
+        ts = torch.tensor(times, dtype=self._dtype, device=self._device)
+        with _exact_convolutions():
+            solution, logits = self.model.trajectory(self._images(images), ts)
+        states = solution.ys.permute(0, 1, 3, 4, 2).cpu().numpy()
+        return Trajectory(states, logits.cpu().numpy(), solution.nfe_forward)
 
     def save(self, path: Path) -> None:
         """Write parameters, optimiser state and step count to the new directory `path`."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import dynamics
-from experiments.dynamics import Config, load, resolve
+from experiments.dynamics_data import Data, load, resolve
 from experiments.shooting import errors, prepare
 
 
@@ -95,8 +95,7 @@ def test_bad_series_end_the_command_in_one_sentence(tmp_path):
 
 
 def test_errors_are_zero_for_the_truth_and_count_from_where_they_should():
-    config = resolve(Config())
-    series, tests = load(config)
+    series, tests = load(resolve(Data()), seed=0)
     problem = prepare(series, 5, log=False)
     truth = lambda y0, ts: problem.scale(test.truth)
     for test in tests:

@@ -1,0 +1,187 @@
+"""What `benchmark.py` shows: ratios, and whether they compare the same work."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+# Columns of ratios: whom JAX is compared with. An absent gradient means inference or a ResNet.
+RIVALS = {
+    "torch": ("torch direct", "torch"),
+    "torch adjoint": ("torch adjoint",),
+    "torch.compile": ("compiled direct", "compiled"),
+    "others": ("torch handwritten", "torchode direct", "torchode"),
+}
+HEADINGS = ("", "JAX gradient", "JAX ms", "torch ms", *(f"/ {name}" for name in RIVALS),
+            "steps", "NFE fwd/bwd", "compile s cold/warm", "peak MB")  # fmt: skip
+
+
+def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    """What the work of two sides differs in, in words; empty if it is the same work.
+
+    The gradients of `direct` and `checkpoint` are one and the same, by the steps of the forward
+    solve: what is recomputed for them is no different work. Solves backwards are compared.
+    """
+    for key, words in (
+        ("steps", "accepted steps"),
+        ("rejected", "rejected steps"),
+        ("nfe_forward", "NFE"),
+    ):
+        if key in ours and key in theirs and ours[key] != theirs[key]:
+            return f"{words} {ours[key]:g} against {theirs[key]:g}"
+    kinds = [_gradient(side) for side in (ours, theirs)]
+    if kinds[0] != kinds[1]:
+        return f"gradient {kinds[0]} against {kinds[1]}"
+    if kinds[0] == "adjoint" and ours["nfe_backward"] != theirs["nfe_backward"]:
+        return f"backward NFE {ours['nfe_backward']:g} against {theirs['nfe_backward']:g}"
+    return ""
+
+
+def _gradient(side: Mapping[str, Any]) -> str:
+    solved_backwards = side["side"].endswith(("adjoint", "handwritten"))
+    return "adjoint" if solved_backwards else "by the steps"
+
+
+def same_trajectory(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
+    """Whether two sides took as many steps: otherwise no ratio of their times means anything."""
+    keys = ("steps", "rejected") if "steps" in ours and "steps" in theirs else ("nfe_forward",)
+    return all(ours[key] == theirs[key] for key in keys)
+
+
+def ratio(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """Median and range of the ratio of times, sample by sample; None where steps differ."""
+    words = difference(ours, theirs)
+    found: dict[str, Any] = {"against": theirs["side"], "difference": words, "ratio": None}
+    if same_trajectory(ours, theirs):
+        pairs = [a / b for a, b in zip(ours["samples"], theirs["samples"], strict=True)]
+        found |= {"ratio": statistics.median(pairs), "lowest": min(pairs), "highest": max(pairs)}
+    return found
+
+
+def cells(contest: Mapping[str, Any]) -> list[tuple[list[str], list[str]]]:
+    """A contest's table rows, one a JAX side, each with what its ratios must be read with."""
+    sides = {side["side"]: side for side in contest["sides"]}
+    rows = []
+    for name, ours in sides.items():
+        if not name.startswith("jax") or "seconds" not in ours:
+            continue
+        first = next((sides[s] for s in RIVALS["torch"] if s in sides), None)
+        row = [contest["name"], name.removeprefix("jax").strip() or "-", spread(ours)]
+        row.append(spread(first) if first else "-")
+        notes: list[str] = []
+        for names in RIVALS.values():
+            row.append(", ".join(_ratio(r, notes) for r in ours["ratios"] if r["against"] in names))
+        row += [f"{ours['steps']:g}" if ours.get("steps") else "-", _nfe(ours)]
+        row += [_compile(ours), _number(ours.get("peak_mb"), ".0f")]
+        rows.append((row, notes))
+    return rows
+
+
+def spread(side: Mapping[str, Any]) -> str:
+    """Median and range in milliseconds, three digits."""
+    numbers = (side["seconds"], min(side["samples"]), max(side["samples"]))
+    median, fastest, slowest = (f"{1e3 * s:.{0 if s >= 0.1 else 1}f}" for s in numbers)
+    return f"{median} ({fastest}-{slowest})"
+
+
+def _ratio(found: Mapping[str, Any], notes: list[str]) -> str:
+    """A ratio; with a footnote if it compares different work, and a dash if it means nothing."""
+    if found["difference"]:
+        notes.append(f"{found['against']}: {found['difference']}")
+    text = _number(found["ratio"], ".2f" if (found["ratio"] or 1) >= 0.1 else ".3f")
+    return f"{text}*" if found["difference"] else text
+
+
+def _nfe(side: Mapping[str, Any]) -> str:
+    if not side["nfe_forward"]:
+        return "-"
+    return "/".join(f"{side[k]:g}" for k in ("nfe_forward", "nfe_backward") if side[k])
+
+
+def _compile(side: Mapping[str, Any]) -> str:
+    times = [_number(side.get(key), ".1f") for key in ("cold_seconds", "warm_seconds")]
+    return "/".join(times)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else f"{value:{form}}"
+
+
+def markdown(record: Mapping[str, Any]) -> str:
+    """The table for a page, with what made it and what its marks mean."""
+    lines = ["| " + " | ".join(HEADINGS) + " |", "|---" * len(HEADINGS) + "|"]
+    notes: list[str] = []
+    for contest in record["contests"]:
+        for row, more in cells(contest):
+            lines.append("| " + " | ".join(row) + " |")
+            notes += [f"{row[0]}, jax {row[1]} against {note}" for note in more]
+    text = "\n".join(lines)
+    text += "\n\nColumns that begin with / are JAX's time divided by theirs (median of pairs)."
+    if notes:
+        text += " * Not the same work: " + "; ".join(notes) + "."
+    unmeasured = [f"{name}: {why}" for name, why in record["unmeasured"].items()]
+    if unmeasured:
+        text += "\n\nNot measured: " + "; ".join(unmeasured) + "."
+    if busy := warning(record):
+        text += f"\n\n**{busy}**"
+    return text + f"\n\n{made_by(record)}\n"
+
+
+def warning(record: Mapping[str, Any]) -> str:
+    """A sentence if the machine was busy before the run began, else nothing."""
+    if record["load_before"] < 0.25 * record["cpu_count"]:
+        return ""
+    return (
+        f"The machine was busy (load {record['load_before']:.1f} on {record['cpu_count']} cores): "
+        "threads that wait for each other then slow one side more than another, and these ratios "
+        "mean little."
+    )
+
+
+def made_by(record: Mapping[str, Any]) -> str:
+    """Command, commit and machine of a record."""
+    return (
+        f"`{record['command']}`, commit {str(record['git_commit'])[:12]}, {record['machine']}, "
+        f"float32, batch {record['batch_size']}, {record['repeats']} samples a side, load "
+        f"{record['load_before']:.1f} before and {record['load_after']:.1f} after."
+    )
+
+
+def plot_ratios(record: Mapping[str, Any], path: Path) -> None:
+    """Dots: JAX's time where a rival takes one; hollow where the work is not the same."""
+    rows = [
+        (f"{contest['name']}: {side['side']} / {found['against']}", found)
+        for contest in record["contests"]
+        for side in contest["sides"]
+        for found in side.get("ratios", ())
+        if found["ratio"] is not None
+    ]
+    figure = Figure(figsize=(9, 0.22 * len(rows) + 1.2), layout="constrained")
+    axes = figure.subplots()
+    for place, (_, found) in enumerate(rows):
+        color = "tab:blue" if found["ratio"] <= 1 else "tab:red"
+        axes.plot([found["lowest"], found["highest"]], [place, place], color=color, linewidth=1)
+        face = "none" if found["difference"] else color
+        axes.plot(found["ratio"], place, "o", color=color, markerfacecolor=face, markersize=5)
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set(xscale="log", xlabel="time of JAX / time of its rival: median and range of pairs")
+    axes.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=7)
+    axes.invert_yaxis()
+    axes.grid(axis="x", alpha=0.25)
+    save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a PNG as a whole."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    figure.savefig(temporary, format="png", dpi=130)
+    temporary.replace(path)
+
+
+def terminal_rows(contests: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Rows of the table on a terminal."""
+    return [row for contest in contests for row, _ in cells(contest)]

