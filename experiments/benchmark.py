@@ -15,15 +15,23 @@ import platform
 import shlex
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from rich.console import Console
 from rich.table import Table
 from tyro.conf import arg
 
-from experiments import benchmark_cases, flags, memory, results
+from experiments import (
+    benchmark_cases,
+    benchmark_epoch,
+    benchmark_memory,
+    benchmark_scaling,
+    flags,
+    memory,
+    results,
+)
 from experiments import benchmark_measure as measuring
 from experiments import benchmark_report as report
 from experiments.benchmark_cases import CONTESTS, Contest
@@ -39,6 +47,9 @@ EXAMPLES = """examples:
 """
 
 
+Part = Literal["contests", "memory", "epoch", "scaling"]
+
+
 @dataclasses.dataclass(frozen=True)
 class Options:
     """What is measured, and how often."""
@@ -47,10 +58,17 @@ class Options:
     """Images per step."""
     repeats: Annotated[int, arg(metavar="N")] = 9
     """Timed samples of each side, in turns."""
+    parts: Annotated[tuple[Part, ...], arg(metavar="PART ...")] = (
+        "contests",
+        "memory",
+        "epoch",
+        "scaling",
+    )
+    """Time and compile time against PyTorch, memory against solver steps, an epoch, devices."""
     only: Annotated[str, arg(metavar="WORDS", help_behavior_hint="(default: all)")] = ""
     """Only contests with these words in their name."""
     quick: bool = False
-    """The main contests between the first two sides of each, without processes of their own."""
+    """Only the main contests, between the first two sides of each, in this one process."""
     out: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: nowhere)")] = (
         None
     )
@@ -82,12 +100,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "batch_size": options.batch_size,
         "repeats": options.repeats,
         "load_before": os.getloadavg()[0],
-        "contests": [],
         "unmeasured": {},
     }
-    for contest in contests:
-        console.print(f"measuring {contest.name}", style="dim")
-        record["contests"].append(run(contest, options, record["unmeasured"]))
+    for name, measure in jobs(contests, options, record):
+        console.print(f"measuring {name}", style="dim")
+        measure()
         record["load_after"] = os.getloadavg()[0]
         write(record, options.out)  # what is measured is kept, should the rest be interrupted
     show(record, console)
@@ -113,6 +130,32 @@ def chosen(options: Options) -> list[Contest]:
             ) from None
     if options.quick:
         return [dataclasses.replace(c, sides=c.sides[:2]) for c in found if c.quick]
+    return found
+
+
+def jobs(
+    contests: list[Contest], options: Options, record: dict[str, Any]
+) -> list[tuple[str, Callable[[], Any]]]:
+    """What there is to measure, in order, by name; each job puts what it finds into `record`."""
+    found: list[tuple[str, Callable[[], Any]]] = []
+    if "contests" in options.parts:
+        record["contests"] = []
+        for contest in contests:
+            job = lambda contest=contest: record["contests"].append(
+                run(contest, options, record["unmeasured"])
+            )
+            found.append((contest.name, job))
+    if options.quick:
+        return found
+    others: dict[str, Callable[[], Any]] = {
+        "memory": benchmark_memory.measure,
+        "epoch": lambda: benchmark_epoch.measure(options.batch_size),
+        "scaling": lambda: benchmark_scaling.measure(options.batch_size, options.repeats),
+    }
+    for part, measure in others.items():
+        if part in options.parts:
+            job = lambda part=part, measure=measure: record.__setitem__(part, measure())
+            found.append((part, job))
     return found
 
 
@@ -169,20 +212,38 @@ def write(record: dict[str, Any], folder: Path | None) -> None:
     if folder is None:
         return
     results.write_atomic(folder / "benchmark.json", json.dumps(record, indent=1) + "\n")
-    results.write_atomic(folder / "summary.md", report.markdown(record))
-    report.plot_ratios(record, folder / "ratios.png")
+    results.write_atomic(folder / "summary.md", page(record))
+    if "contests" in record:
+        report.plot_ratios(record, folder / "ratios.png")
+    if "memory" in record:
+        benchmark_memory.plot(record["memory"], folder / "memory.png")
+
+
+def page(record: dict[str, Any]) -> str:
+    """All tables in Markdown, and what made them."""
+    parts = {
+        "contests": ("JAX against PyTorch", report.markdown),
+        "memory": ("Memory against solver steps", benchmark_memory.markdown),
+        "epoch": ("An epoch", benchmark_epoch.markdown),
+        "scaling": ("Several devices", benchmark_scaling.markdown),
+    }
+    sections = [f"### {title}\n\n{make(record)}" for key, (title, make) in parts.items()
+                if key in record]  # fmt: skip
+    return "\n".join([*sections, report.made_by(record)]) + "\n"
 
 
 def show(record: dict[str, Any], console: Console) -> None:
-    """Print the table, and what its marks mean."""
-    table = Table(title=f"JAX against PyTorch, float32, batch {record['batch_size']}")
-    for heading in report.HEADINGS:
-        table.add_column(heading, justify="right" if heading else "left")
-    for row in report.terminal_rows(record["contests"]):
-        table.add_row(*row)
-    console.print(table)
-    _, _, legend = report.markdown(record).partition("\n\n")
-    console.print(legend, highlight=False, markup=False)
+    """Print the tables, and what their marks mean."""
+    text = page(record)
+    if "contests" in record:
+        table = Table(title=f"JAX against PyTorch, float32, batch {record['batch_size']}")
+        for heading in report.HEADINGS:
+            table.add_column(heading, justify="right" if heading else "left")
+        for row in report.terminal_rows(record["contests"]):
+            table.add_row(*row)
+        console.print(table)
+        text = text.partition(report.LEGEND)[1] + text.partition(report.LEGEND)[2]
+    console.print(text.rstrip(), highlight=False, markup=False)
 
 
 def versions() -> dict[str, str]:

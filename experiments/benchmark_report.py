@@ -18,6 +18,7 @@ RIVALS = {
 }
 HEADINGS = ("", "JAX gradient", "JAX ms", "torch ms", *(f"/ {name}" for name in RIVALS),
             "steps", "NFE fwd/bwd", "compile s cold/warm", "peak MB")  # fmt: skip
+LEGEND = "Columns that begin with / are JAX's time divided by theirs (median of pairs)."
 
 
 def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
@@ -120,7 +121,7 @@ def markdown(record: Mapping[str, Any]) -> str:
             lines.append("| " + " | ".join(row) + " |")
             notes += [f"{row[0]}, jax {row[1]} against {note}" for note in more]
     text = "\n".join(lines)
-    text += "\n\nColumns that begin with / are JAX's time divided by theirs (median of pairs)."
+    text += f"\n\n{LEGEND}"
     if notes:
         text += " * Not the same work: " + "; ".join(notes) + "."
     unmeasured = [f"{name}: {why}" for name, why in record["unmeasured"].items()]
@@ -128,7 +129,7 @@ def markdown(record: Mapping[str, Any]) -> str:
         text += "\n\nNot measured: " + "; ".join(unmeasured) + "."
     if busy := warning(record):
         text += f"\n\n**{busy}**"
-    return text + f"\n\n{made_by(record)}\n"
+    return text + "\n"
 
 
 def warning(record: Mapping[str, Any]) -> str:
@@ -145,9 +146,9 @@ def warning(record: Mapping[str, Any]) -> str:
 def made_by(record: Mapping[str, Any]) -> str:
     """Command, commit and machine of a record."""
     return (
-        f"`{record['command']}`, commit {str(record['git_commit'])[:12]}, {record['machine']}, "
-        f"float32, batch {record['batch_size']}, {record['repeats']} samples a side, load "
-        f"{record['load_before']:.1f} before and {record['load_after']:.1f} after."
+        f"Made by `{record['command']}`, commit {str(record['git_commit'])[:12]}, "
+        f"{record['machine']}, float32, batch {record['batch_size']}, {record['repeats']} samples "
+        f"a side, load {record['load_before']:.1f} before and {record['load_after']:.1f} after."
     )
 
 
