@@ -39,8 +39,8 @@ class Model:
     """Keep the ReLU before the average pool."""
     downsampling: Literal["conv", "residual"] = "conv"
     """Three convolutions (the paper's code), or residual blocks (the paper's text)."""
-    precision: Literal["float32", "float64"] = "float32"
-    """Floating-point type of weights, activations and the solver's state."""
+    precision: Literal["float32", "float64", "bfloat16"] = "float32"
+    """Type of weights, activations and solver state; bfloat16 (jax) of the convolutions only."""
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """Where to compute; auto takes an accelerator if there is one."""
     devices: Annotated[int, arg(metavar="N")] = 1

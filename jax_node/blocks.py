@@ -50,6 +50,7 @@ class TimeConv(nnx.Module):
     """
 
     def __init__(self, *, rngs: nnx.Rngs):
+        self.convolve = conv.same3x3
         fan_in = 9 * (CHANNELS + 1)
         self.kernel = uniform(rngs, (3, 3, CHANNELS + 1, CHANNELS), fan_in)
         self.bias = uniform(rngs, (CHANNELS,), fan_in)
@@ -60,7 +61,7 @@ class TimeConv(nnx.Module):
         kernel = self.kernel[...]
         inside = jnp.asarray(np.kron(_taps_inside(height), _taps_inside(width)), x.dtype)
         time = (inside @ kernel[:, :, 0].reshape(9, -1)).reshape(height, width, 1, -1)
-        return conv.same3x3(x, kernel[:, :, 1:]) + (t * time + self.bias[...])
+        return self.convolve(x, kernel[:, :, 1:]) + (t * time + self.bias[...])
 
 
 def _taps_inside(size: int) -> np.ndarray:

@@ -11,6 +11,7 @@ is a contiguous slice.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -144,3 +145,21 @@ def half4x4(
         + taps[1:, :w, :, 1, 0]
         + taps[1:, 1:, :, 1, 1]
     )
+
+
+def in_bfloat16(convolve: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
+    """`convolve` of bfloat16 operands, summed in float32, with a result rounded to bfloat16.
+
+    Dtypes outside stay as they are, and gradients are rounded alike. An accelerator computes in
+    bfloat16. A CPU is slow at it, so there float32 numbers are rounded to bfloat16's 8 bits of
+    mantissa: products of two such numbers are exact in float32, so that the result is the same but
+    for the order of summation, and no faster than float32.
+    """
+    emulate = functools.partial(jax.lax.reduce_precision, exponent_bits=8, mantissa_bits=7)
+
+    def rounded(x: Array, kernel: Array) -> Array:
+        if use_products():
+            return emulate(convolve(emulate(x), emulate(kernel)))
+        return convolve(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)).astype(x.dtype)
+
+    return rounded

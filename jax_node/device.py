@@ -23,10 +23,13 @@ def choose(device: str) -> jax.Device:
 
 
 def dtype_of(precision: str) -> jnp.dtype:
-    """The floating-point type of a precision; float64 switches JAX's 64-bit types on."""
+    """The floating-point type of weights and state; float64 switches JAX's 64-bit types on.
+
+    `bfloat16` is a precision of convolutions only, whose weights and results are float32.
+    """
     if precision == "float64":
         jax.config.update("jax_enable_x64", True)
-    return jnp.dtype(precision)
+    return jnp.dtype("float32" if precision == "bfloat16" else precision)
 
 
 def describe(device: jax.Device) -> str:

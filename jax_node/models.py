@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Num
 
-from jax_node import blocks
+from jax_node import blocks, conv
 from jax_node.adjoint import Field
 from jax_node.regularise import solve_penalised
 from jax_node.solve import Solution
@@ -121,6 +121,7 @@ def build(
     downsampling: str = "conv",
     seed: int = 0,
     dtype: jax.typing.DTypeLike = jnp.float32,
+    low_precision: bool = False,
 ) -> ResNet | ODENet:
     """Make a model by name: one of `MODELS`, or `resnet<N>` with any number of blocks.
 
@@ -132,6 +133,7 @@ def build(
         downsampling: `conv` (the authors' example code) or `residual` (the paper's text).
         seed: of the initial weights, which are drawn in float32 whatever `dtype` is.
         dtype: of weights and computation.
+        low_precision: convolve in bfloat16, between layers and a solver's state of `dtype`.
 
     Raises:
         ValueError: unknown name, or an ODE model without a solver.
@@ -152,6 +154,10 @@ def build(
         raise ValueError(f"{name} integrates a vector field: pass a solver")
     else:
         model = ODENet(solver, t1=t1, **options)
+    if low_precision:
+        for _, module in nnx.iter_modules(model):
+            if isinstance(module, blocks.Conv | blocks.TimeConv):
+                module.convolve = conv.in_bfloat16(module.convolve)
     nnx.update(model, jax.tree.map(lambda w: w.astype(dtype), nnx.state(model, nnx.Param)))
     return model
 

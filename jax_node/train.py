@@ -21,7 +21,7 @@ from jax_node.regularise import Regulariser, regulariser
 from jax_node.solve import Solution, SolveError, check, solve
 
 OPTIMIZERS = ("sgd", "adam")
-PRECISIONS = ("float32", "float64")
+PRECISIONS = ("float32", "float64", "bfloat16")
 
 Pixels = UInt8[np.ndarray, "batch 28 28 1"]
 Labels = Integer[np.ndarray, " batch"]
@@ -100,7 +100,8 @@ class Learner:
         if optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer {optimizer!r} is unknown; choose one of sgd, adam")
         if precision not in PRECISIONS:
-            raise ValueError(f"precision {precision!r} is unknown; choose float32 or float64")
+            known = ", ".join(PRECISIONS)
+            raise ValueError(f"precision {precision!r} is unknown; choose one of {known}")
         self._mesh = sharding.make_mesh(device, n_devices)
         self._dtype = devices.dtype_of(precision)
         integrate = None
@@ -131,6 +132,7 @@ class Learner:
                 downsampling=downsampling,
                 seed=seed,
                 dtype=self._dtype,
+                low_precision=precision == "bfloat16",
             )
             self._graph, weights = nnx.split(network, nnx.Param)
             state = State(weights, self._optimizer.init(weights), jnp.zeros((), jnp.int32))
