@@ -79,13 +79,17 @@ class Trained:
 
 
 def rmse(problem: Problem, truth: Observed, found: ndarray) -> float:
-    """Root mean squared error over all observed values, in the data's own units."""
+    """Root mean squared error over all observed values, in their units; NaN if there are none."""
+    if not truth.mask.any():
+        return float("nan")
     error = (found - truth.values) * problem.deviation * truth.mask
     return float(np.sqrt((error**2).sum() / truth.mask.sum()))
 
 
 def coverage(truth: Observed, samples: Samples, deviation: ndarray) -> float:
     """Fraction of the true values inside the central 90% of samples with noise `deviation`."""
+    if not truth.mask.any():
+        return float("nan")
     generator = np.random.default_rng(1)
     noisy = samples + deviation * generator.normal(size=samples.shape)
     low, high = np.quantile(noisy, [(1 - BAND) / 2, (1 + BAND) / 2], axis=0)
