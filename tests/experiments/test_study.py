@@ -15,7 +15,7 @@ from experiments.workers import Task
 
 HERE = Path(__file__).parent
 STUB = (sys.executable, str(HERE / "stub_run.py"))
-EXAMINED = (sys.executable, "-c", "import sys, pathlib; pathlib.Path(sys.argv[1], 'examined.json')"
+EXAMINED = (sys.executable, "-c", "import sys, pathlib; pathlib.Path(sys.argv[-1], 'examined.json')"
             ".write_text('{}')")  # fmt: skip
 DRIVER = (
     "import sys; from experiments import study; "
