@@ -89,10 +89,10 @@ def _fit(ink: ndarray, side: int) -> ndarray:
 
 
 def _centre(page: ndarray) -> ndarray:
-    """Moved by whole pixels, so that the centre of mass is in the middle, and no ink is lost."""
+    """Moved by whole pixels, the centre of mass to pixel 14 as in MNIST, and no ink lost."""
     for axis in (0, 1):
         mass = page.sum(1 - axis)
-        shift = round((SIDE - 1) / 2 - float(mass @ np.arange(SIDE) / mass.sum()))
+        shift = round(SIDE / 2 - float(mass @ np.arange(SIDE) / mass.sum()))
         used = np.flatnonzero(mass)
         shift = min(max(shift, -int(used[0])), SIDE - 1 - int(used[-1]))
         page = np.roll(page, shift, axis)

