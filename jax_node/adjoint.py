@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from jax_node import sharding
+
 Field = Callable[[Float[Array, ""], PyTree, PyTree], PyTree]
 
 
@@ -82,7 +84,8 @@ def _backward(field, integrate, residuals, cotangents):
 
     def augmented(t, state, args):
         dy, pull = jax.vjp(lambda y, args: field(t, y, args), state.y, args)
-        return Augmented(dy, *jax.tree.map(jnp.negative, pull(state.a)))
+        da, dp = jax.tree.map(jnp.negative, pull(state.a))
+        return Augmented(dy, da, sharding.total(dp))  # whole everywhere: its error counts too
 
     def interval(carry, i):
         """From observation `i` back to `i - 1` (equation 50 of appendix C between jumps)."""
@@ -97,6 +100,7 @@ def _backward(field, integrate, residuals, cotangents):
     start = jax.tree.map(lambda g: g[last], observed), jax.tree.map(jnp.zeros_like, args)
     (a, p), counts = jax.lax.scan(interval, start, jnp.arange(last, 0, -1))
     counts = counts.sum(0)
+    p = jax.tree.map(lambda whole: whole / sharding.count(), p)  # a device's part, as any gradient
 
     dts = jnp.zeros_like(ts)
     if times_wanted:

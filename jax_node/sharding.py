@@ -1,9 +1,12 @@
-"""A batch over several devices: a mesh with one axis, `data`; XLA partitions the program.
+"""A batch over several devices: a mesh with one axis, `data`.
 
 Weights and optimiser state are whole on every device, images and labels are split along the batch.
-The program is the one for a single device. Wherever it sums over the batch (the loss, the gradient
-and the error norm of an adaptive step) XLA adds a sum over the devices, so all of them take the
-same steps, and the result does not depend on their number but for rounding.
+By `by_device` every device runs the program for one device on its part, and they meet only where
+the batch is summed over: in the error norm of an adaptive step, so that all take the same steps,
+and once in the loss and the gradient. On a CPU a core then keeps its part from one end of the step
+to the other, where XLA's threads would divide every single operation. Without `by_device` XLA
+partitions the program by itself: the same numbers, slower. Either way the result does not depend
+on the number of devices but for rounding.
 
 Several hosts run the same: each calls `jax.distributed.initialize()` first, `jax.devices()` is then
 the devices of all, and each gives its part of the batch to
@@ -11,12 +14,18 @@ the devices of all, and each gives its part of the batch to
 """
 
 import contextlib
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import PyTree
 
 from jax_node.device import choose
+
+AXIS = "data"
 
 
 def make_mesh(device: str, count: int) -> Mesh:
@@ -38,12 +47,12 @@ def make_mesh(device: str, count: int) -> Mesh:
             f"{count} devices were asked for and JAX has {len(found)} ({found[0].platform}): lower "
             "--devices"
         )
-    return Mesh(np.array(found[:count]), ("data",))
+    return Mesh(np.array(found[:count]), (AXIS,))
 
 
 def whole(mesh: Mesh) -> NamedSharding:
     """A copy on every device."""
-    return NamedSharding(mesh, PartitionSpec())
+    return NamedSharding(mesh, P())
 
 
 def split(mesh: Mesh, batch_size: int) -> NamedSharding:
@@ -51,4 +60,34 @@ def split(mesh: Mesh, batch_size: int) -> NamedSharding:
 
     The last batch of an evaluation may have any size, and then gains nothing by more devices.
     """
-    return whole(mesh) if batch_size % mesh.size else NamedSharding(mesh, PartitionSpec("data"))
+    return whole(mesh) if batch_size % mesh.size else NamedSharding(mesh, P(AXIS))
+
+
+def by_device(function: Callable, mesh: Mesh, batched: tuple[bool, ...], outputs: Any) -> Callable:
+    """`function`, run by every device of `mesh` on its part of the arguments that are `batched`.
+
+    `outputs` are the `PartitionSpec`s of what it returns. A batch that cannot be cut into equal
+    parts goes to all devices whole.
+    """
+    specs = tuple(P(AXIS) if is_batched else P() for is_batched in batched)
+    parts = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=outputs, check_vma=False)
+
+    def run(*arguments):
+        size = len(arguments[batched.index(True)])
+        return (function if size % mesh.size or mesh.size == 1 else parts)(*arguments)
+
+    return run
+
+
+def count() -> int:
+    """How many devices share the batch of the function being traced."""
+    return jax.lax.axis_size(AXIS) if _inside() else 1
+
+
+def total(tree: PyTree) -> PyTree:
+    """The sum of every leaf over the devices that share the batch."""
+    return jax.lax.psum(tree, AXIS) if _inside() else tree
+
+
+def _inside() -> bool:
+    return AXIS in jax.sharding.get_abstract_mesh().manual_axes

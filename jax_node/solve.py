@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from jax_node import runge_kutta
+from jax_node import runge_kutta, sharding
 from jax_node.adams import Adams, AdamsController, ExplicitAdams, ImplicitAdams, statistics
 from jax_node.adjoint import Augmented, Field, Forward, solve_by_adjoint
 from jax_node.rk4 import RK4
@@ -228,7 +228,7 @@ def _integrate(
     first = jax.tree.map(lambda leaf: leaf[None], y0)
     parts = [first, *(ys for ys in solution.ys[:2] if ys is not None)]
     ys = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
-    finite = jax.tree.map(lambda leaf: jnp.all(jnp.isfinite(leaf[-1])), ys)
+    not_finite = sum(jnp.sum(~jnp.isfinite(leaf[-1])) for leaf in jax.tree.leaves(ys))
     if adams:
         counted = statistics(solution)
     else:
@@ -240,20 +240,17 @@ def _integrate(
         "accepted": solution.stats["num_accepted_steps"],
         "rejected": solution.stats["num_rejected_steps"],
         "t": solution.ts[1][0],
-        "ok": jax.tree.reduce(
-            jnp.logical_and, finite, solution.result == diffrax.RESULTS.successful
-        ),
+        "ok": (sharding.total(not_finite) == 0) & (solution.result == diffrax.RESULTS.successful),
     }
     out = Forward(ys, jax.lax.stop_gradient(stats))
     return (out, (solution.ts[2], solution.ys[2])) if keep_steps else out
 
 
 def rms(tree: PyTree) -> Float[Array, ""]:
-    """Root mean square over all leaves."""
-    return jnp.sqrt(
-        sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree))
-        / max(1, sum(leaf.size for leaf in jax.tree.leaves(tree)))
-    )
+    """Root mean square over all leaves, on all devices that share the batch."""
+    squares = sharding.total(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree)))
+    size = sharding.count() * sum(leaf.size for leaf in jax.tree.leaves(tree))
+    return jnp.sqrt(squares / max(1, size))
 
 
 def _norm(state: PyTree, of: Norm) -> Float[Array, ""]:

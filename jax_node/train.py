@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, Integer, UInt8
 
 from jax_node import checkpoint, sharding
@@ -141,15 +142,24 @@ class Learner:
         self.parameter_count = parameter_count(network)
         self.device_name = devices.describe(self._mesh.devices[0])
         self.versions = devices.versions()
-        self._train_step = jax.jit(
-            functools.partial(
-                train_step,
-                self._graph,
-                self._optimizer,
-                regulariser=regulariser(kinetic_weight, jacobian_weight, seed),
-            )
+        penalties = regulariser(kinetic_weight, jacobian_weight, seed)
+        step: Callable = functools.partial(
+            train_step, self._graph, self._optimizer, regulariser=penalties
         )
-        self._forward = jax.jit(functools.partial(forward, self._graph))
+        evaluation: Callable = functools.partial(forward, self._graph)
+        # XLA partitions what sums over the batch elsewhere too: Adams steps have norms inside,
+        # probes are drawn for the whole batch. diffrax's checkpointing cannot be run by device.
+        by_xla = penalties is not None or adjoint == "checkpoint" or "adams" in (solver or "")
+        if not by_xla:
+            states = P(None, None, None, sharding.AXIS)
+            others = [P()] * (len(Solution._fields) - 1)
+            solved = P() if integrate is None else Solution._make([states, *others])
+            result = Result._make([P(), P(), P(), P(), solved, P()])
+            step = sharding.by_device(step, self._mesh, (False, True, True, False), (P(), result))
+            output = Output._make([P(sharding.AXIS), solved, P()])
+            evaluation = sharding.by_device(evaluation, self._mesh, (False, True), output)
+        self._train_step = jax.jit(step)
+        self._forward = jax.jit(evaluation)
         self._trajectory = jax.jit(functools.partial(trajectory, self._graph))
 
     def train_step(self, images: Pixels, labels: Labels, learning_rate: float) -> dict[str, float]:
@@ -271,7 +281,7 @@ def train_step(
     def loss_of(weights, backward):
         output = nnx.merge(graph, weights)(images, backward, **options)
         losses = optax.softmax_cross_entropy_with_integer_labels(output.logits, labels)
-        loss = losses.mean()
+        loss = losses.sum() / (len(labels) * sharding.count())
         total = loss + regulariser.cost(output.penalties) if regulariser else loss
         return total, (loss, output)
 
@@ -280,6 +290,7 @@ def train_step(
             loss_of, (0, 1), has_aux=True
         )(state.weights, jnp.zeros(2))
     correct = jnp.sum(jnp.argmax(output.logits, 1) == labels)
+    loss, correct, gradient = sharding.total((loss, correct, gradient))
     norm = optax.tree.norm(gradient)
     result = Result(loss, correct, norm, backward, output.solution, output.penalties)
     return updated(optimizer, state, gradient, learning_rate), result
