@@ -8,6 +8,7 @@ peak memory come from a process of its own for every side.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import os
@@ -15,9 +16,9 @@ import platform
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from rich.console import Console
 from rich.table import Table
@@ -27,6 +28,8 @@ from experiments import (
     benchmark_cases,
     benchmark_epoch,
     benchmark_memory,
+    benchmark_per_sample,
+    benchmark_precision,
     benchmark_scaling,
     flags,
     memory,
@@ -47,24 +50,26 @@ EXAMPLES = """examples:
 """
 
 
-Part = Literal["contests", "memory", "epoch", "scaling"]
+Part = Literal["contests", "memory", "epoch", "scaling", "per_sample", "precision"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Measurement:
     """What is measured, and how often."""
 
     batch_size: Annotated[int, arg(metavar="N")] = 128
     """Images per step."""
     repeats: Annotated[int, arg(metavar="N")] = 9
     """Timed samples of each side, in turns."""
-    parts: Annotated[tuple[Part, ...], arg(metavar="PART ...")] = (
-        "contests",
-        "memory",
-        "epoch",
-        "scaling",
-    )
-    """Time and compile time against PyTorch, memory against solver steps, an epoch, devices."""
+    parts: Annotated[
+        tuple[Part, ...],
+        arg(
+            metavar="PART ...",
+            help="contests against PyTorch, memory against solver steps, an epoch end to end, "
+            "scaling over devices, step sizes per_sample, precision.",
+            help_behavior_hint="(default: all)",
+        ),
+    ] = get_args(Part)
     only: Annotated[str, arg(metavar="WORDS", help_behavior_hint="(default: all)")] = ""
     """Only contests with these words in their name."""
     quick: bool = False
@@ -79,14 +84,14 @@ class Options:
 class Flags:
     """Times JAX against PyTorch on the same work, in one run."""
 
-    options: Options = Options()
+    measurement: Measurement = Measurement()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, or 2 for bad input."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        options = flags.parse("benchmark.py", EXAMPLES, given, Flags()).options
+        options = flags.parse("benchmark.py", EXAMPLES, given, Flags()).measurement
         contests = chosen(options)
     except flags.ConfigError as error:
         print(f"benchmark.py: {error}", file=sys.stderr)
@@ -102,9 +107,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "load_before": os.getloadavg()[0],
         "unmeasured": {},
     }
-    for name, measure in jobs(contests, options, record):
+    for part, name, measure in jobs(contests, options, record["unmeasured"]):
         console.print(f"measuring {name}", style="dim")
-        measure()
+        if part == "contests":
+            record.setdefault("contests", []).append(measure())
+        else:
+            record[part] = measure()
         record["load_after"] = os.getloadavg()[0]
         write(record, options.out)  # what is measured is kept, should the rest be interrupted
     show(record, console)
@@ -113,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def chosen(options: Options) -> list[Contest]:
+def chosen(options: Measurement) -> list[Contest]:
     """The contests asked for; raises `ConfigError`."""
     flags.at_least("--batch-size", options.batch_size)
     flags.at_least("--repeats", options.repeats)
@@ -134,32 +142,25 @@ def chosen(options: Options) -> list[Contest]:
 
 
 def jobs(
-    contests: list[Contest], options: Options, record: dict[str, Any]
-) -> list[tuple[str, Callable[[], Any]]]:
-    """What there is to measure, in order, by name; each job puts what it finds into `record`."""
-    found: list[tuple[str, Callable[[], Any]]] = []
-    if "contests" in options.parts:
-        record["contests"] = []
-        for contest in contests:
-            job = lambda contest=contest: record["contests"].append(
-                run(contest, options, record["unmeasured"])
-            )
-            found.append((contest.name, job))
-    if options.quick:
-        return found
-    others: dict[str, Callable[[], Any]] = {
+    contests: list[Contest], options: Measurement, unmeasured: dict[str, str]
+) -> Iterator[tuple[Part, str, Callable[[], Any]]]:
+    """Part, name and function of all there is to measure, in order."""
+    for contest in contests if "contests" in options.parts else ():
+        yield "contests", contest.name, functools.partial(run, contest, options, unmeasured)
+    size, repeats = options.batch_size, options.repeats
+    others: dict[Part, Callable[[], Any]] = {
         "memory": benchmark_memory.measure,
-        "epoch": lambda: benchmark_epoch.measure(options.batch_size),
-        "scaling": lambda: benchmark_scaling.measure(options.batch_size, options.repeats),
+        "epoch": lambda: benchmark_epoch.measure(size),
+        "scaling": lambda: benchmark_scaling.measure(size, repeats),
+        "per_sample": lambda: benchmark_per_sample.measure(size, repeats),
+        "precision": benchmark_precision.measure,
     }
     for part, measure in others.items():
-        if part in options.parts:
-            job = lambda part=part, measure=measure: record.__setitem__(part, measure())
-            found.append((part, job))
-    return found
+        if part in options.parts and not options.quick:
+            yield part, part.replace("_", " "), measure
 
 
-def run(contest: Contest, options: Options, unmeasured: dict[str, str]) -> dict[str, Any]:
+def run(contest: Contest, options: Measurement, unmeasured: dict[str, str]) -> dict[str, Any]:
     """Times, work, compile times and memory of all sides of a contest."""
     calls = {}
     for side in contest.sides:
@@ -226,6 +227,8 @@ def page(record: dict[str, Any]) -> str:
         "memory": ("Memory against solver steps", benchmark_memory.markdown),
         "epoch": ("An epoch", benchmark_epoch.markdown),
         "scaling": ("Several devices", benchmark_scaling.markdown),
+        "per_sample": ("A step size for every image", benchmark_per_sample.markdown),
+        "precision": ("bfloat16", benchmark_precision.markdown),
     }
     sections = [f"### {title}\n\n{make(record)}" for key, (title, make) in parts.items()
                 if key in record]  # fmt: skip
