@@ -89,6 +89,8 @@ class Flags:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, or 2 for bad input."""
+    if arguments is None:
+        memory.restart_with_huge_pages()  # for all sides, as the experiments do
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         options = flags.parse("benchmark.py", EXAMPLES, given, Flags()).measurement
@@ -96,7 +98,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except flags.ConfigError as error:
         print(f"benchmark.py: {error}", file=sys.stderr)
         return 2
-    memory.keep_freed_memory()  # for all sides, as the experiments do
     console = Console(width=None if sys.stdout.isatty() else 200)
     record: dict[str, Any] = {
         **results.environment(versions()),

@@ -27,8 +27,9 @@ def guard(
     interrupted: str = "--resume goes on from the last finished epoch",
 ) -> int:
     """Run a command line; returns the exit code: 0, 1 for a failed run, 2 for bad input."""
+    if arguments is None:
+        memory.restart_with_huge_pages()
     given = list(sys.argv[1:] if arguments is None else arguments)
-    memory.keep_freed_memory()
     # JAX keeps compiled programs there, so that only the first run on a machine waits for them.
     cache = Path.home() / ".cache" / "neural-ode" / "jax"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
