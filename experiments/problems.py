@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Problem:
     """y' = field(xp, t, y), y(0) = y0, integrated to t1; `group` is the set it belongs to."""
 

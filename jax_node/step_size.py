@@ -23,8 +23,8 @@ def first_step(
     args: PyTree,
     *,
     order: int,
-    rtol: float,
-    atol: float,
+    rtol: float | Float[Array, ""],
+    atol: float | Float[Array, ""],
     norm: Callable[[PyTree], Float[Array, ""]],
 ) -> Float[Array, ""]:
     """A step size whose error the tolerances allow, by two evaluations; its sign is `t1 - t0`'s.

@@ -2,8 +2,9 @@
 
 from jax_node.adams.controller import AdamsController, AdamsControllerState
 from jax_node.adams.fixed import ExplicitAdams, FixedAdamsState, ImplicitAdams
+from jax_node.adams.state import AdamsState, Tolerances
 from jax_node.adams.statistics import statistics
-from jax_node.adams.variable import Adams, AdamsState, Tolerances
+from jax_node.adams.variable import Adams
 
 __all__ = [
     "Adams",

@@ -8,7 +8,7 @@ from jaxtyping import Array, Shaped
 
 from jax_node.adams.controller import AdamsControllerState
 from jax_node.adams.fixed import FixedAdamsState
-from jax_node.adams.variable import AdamsState
+from jax_node.adams.state import AdamsState
 
 
 def statistics(solution: diffrax.Solution) -> dict[str, Shaped[Array, "..."]]:
