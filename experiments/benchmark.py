@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
+import jax
 from rich.console import Console
 from rich.table import Table
 from tyro.conf import arg
@@ -73,7 +74,7 @@ class Measurement:
     only: Annotated[str, arg(metavar="WORDS", help_behavior_hint="(default: all)")] = ""
     """Only contests with these words in their name."""
     quick: bool = False
-    """Only the main contests, between the first two sides of each, in this one process."""
+    """Only the main contests, between the first sides of each, in this one process."""
     out: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: nowhere)")] = (
         None
     )
@@ -97,6 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"benchmark.py: {error}", file=sys.stderr)
         return 2
     memory.keep_freed_memory()  # for all sides, as the experiments do
+    if (os.cpu_count() or 1) > 1:
+        jax.config.update("jax_num_cpu_devices", 2)
     console = Console(width=None if sys.stdout.isatty() else 200)
     record: dict[str, Any] = {
         **results.environment(versions()),
@@ -137,7 +140,7 @@ def chosen(options: Measurement) -> list[Contest]:
                 f"--out {options.out} cannot be written ({error.strerror})."
             ) from None
     if options.quick:
-        return [dataclasses.replace(c, sides=c.sides[:2]) for c in found if c.quick]
+        return [dataclasses.replace(c, sides=c.sides[:3]) for c in found if c.quick]
     return found
 
 
