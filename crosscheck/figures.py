@@ -90,14 +90,16 @@ def pictures(findings: Findings) -> list[Picture]:
             "report.json.",
             heat_maps(squares),
         )
-    if findings.sweeps:
-        add(
-            "tolerance",
-            "Error against tolerance",
-            "Relative errors against a reference, over rtol = atol; the dotted line is the "
-            "tolerance itself, and a method whose error is in proportion to it has slope 1.",
-            tolerances(findings.sweeps),
-        )
+    for what in ("gradient", "state"):
+        chosen = [sweep for sweep in findings.sweeps if sweep.what == what]
+        if chosen:
+            add(
+                f"{what}-tolerance",
+                f"Error of the {what} against tolerance",
+                "Relative errors against a reference, over rtol = atol; the dotted line is the "
+                "tolerance itself, and a method whose error is in proportion to it has slope 1.",
+                tolerances(chosen),
+            )
     if findings.breakdown is not None:
         add(
             "breakdown",
@@ -207,7 +209,7 @@ def tolerances(sweeps: list[Sweep]) -> Figure:
         labels = {name: f"{name}, slope {sweep.slope(name):.2f}" for name in sweep.errors}
         _errors(axis, np.array(sweep.tolerances), sweep.errors, labels)
         axis.loglog(sweep.tolerances, sweep.tolerances, ":", color="0.5")
-        axis.set_title(f"{sweep.what}: {sweep.problem.name}, {sweep.solver}", fontsize=9)
+        axis.set_title(f"{sweep.problem.name}, {sweep.solver}", fontsize=9)
         axis.set_xlabel("rtol")
         axis.invert_xaxis()
         axis.legend(fontsize=6)

@@ -78,6 +78,9 @@ def order_checks(square: Square) -> list[Check]:
                 # cubic Hermite, with the last evaluation for its slope, otherwise.
                 order = 2 if square.solver == "rk4" else 1
                 reason = f"order {order:g} of the interpolant's slope, less 0.5 at this step"
+            elif part == "times" and (square.solver, method) == ("implicit_adams", "torch direct"):
+                order = 1
+                reason = "order 1, less 0.5: moving a time makes unequal steps, which Adams ignores"
             coarse, fine = run.gradients, square.halved[method].gradients
             assert coarse is not None
             assert fine is not None

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from crosscheck.problem import Problem, Run
-from jax_node.solve import FIXED_STEP, Solution, solve
+from jax_node.solve import FIXED_STEP, Solution, rms, solve
 from jax_node.step_size import first_step
 
 
@@ -115,7 +115,6 @@ def _stepper(field: Callable, solver: str) -> Callable:
         "bosh3": diffrax.Bosh3,
         "tsit5": diffrax.Tsit5,
     }[solver]()
-    rms = lambda y: jnp.sqrt(jnp.mean(y**2))
 
     def times(y0, ts, params, tolerance):
         options = {"rtol": tolerance, "atol": tolerance, "norm": rms}

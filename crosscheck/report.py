@@ -19,7 +19,7 @@ from crosscheck.suite import Findings
 from experiments.results import environment, write_atomic
 
 PACKAGES = ("jax", "flax", "diffrax", "optax", "torch", "torchdiffeq")
-FOR_PAGES = ("agreement", "tolerance", "breakdown", "training")
+FOR_PAGES = ("agreement", "gradient-tolerance", "breakdown", "training")
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem;
        color: #1b1b1b; }

@@ -186,7 +186,8 @@ def run(contest: Contest, options: Measurement, unmeasured: dict[str, str]) -> d
     for result in sides:
         if result not in rivals:
             result["ratios"] = [report.ratio(result, rival) for rival in rivals]
-        if not options.quick:
+        result["cold_seconds"] = result["first_seconds"] - result["seconds"]
+        if contest.quick and not options.quick:
             result |= alone(contest, result["side"], options.batch_size)
     return {"name": contest.name, "sides": sides}
 
@@ -194,13 +195,14 @@ def run(contest: Contest, options: Measurement, unmeasured: dict[str, str]) -> d
 def alone(contest: Contest, side: str, batch_size: int) -> dict[str, Any]:
     """Compile times and peak memory of a side in processes of its own."""
     arguments = (benchmark_cases.make_call, contest, side, batch_size)
+    plain = {"GLIBC_TUNABLES": ""}  # huge pages would round memory up
     if not side.startswith("jax"):
-        found = measuring.in_process(measuring.compile_and_peak, *arguments)
+        found = measuring.in_process(measuring.compile_and_peak, *arguments, **plain)
         return {"cold_seconds": found["compile_seconds"], "peak_mb": found["peak_mb"]}
     with tempfile.TemporaryDirectory() as cache:
         cold, warm = (
             measuring.in_process(
-                measuring.compile_and_peak, *arguments, JAX_COMPILATION_CACHE_DIR=cache
+                measuring.compile_and_peak, *arguments, JAX_COMPILATION_CACHE_DIR=cache, **plain
             )
             for _ in range(2)
         )

@@ -1,8 +1,8 @@
 """What `benchmark.py` measures: one row of `CONTESTS` a contest, whose sides do the same work.
 
 A side is named after who computes and how the gradient is taken: `jax direct`, `torch adjoint`;
-`on 2` is with the batch on two devices, on a CPU its cores. `compiled` is torch under torch.compile,
-`torchode` another solver library for torch.
+`on 2` is with the batch on two devices, on a CPU its cores; `compiled` is torch under torch.compile
+and `torchode` another solver library for torch.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class Contest:
     """Work that several sides do in turns.
 
     `flags` are those of `mnist.py`; empty for the small MLP. `train` says whether gradients are
-    taken. The first three sides are all that `--quick` measures, if the contest is `quick` at all.
+    taken. Memory, and compiling with a warm cache, are measured in `quick` contests only.
+    `--quick` measures only those, and the first three sides of each.
     """
 
     name: str

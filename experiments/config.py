@@ -44,7 +44,7 @@ class Model:
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """Where to compute; auto takes an accelerator if there is one."""
     devices: Annotated[int, arg(metavar="N")] = 1
-    """Devices that share a batch, jax only; 2 or more on a CPU are its cores."""
+    """Devices that share a batch, jax only; on a CPU its cores, by which direct gradients gain."""
 
 
 @dataclass(frozen=True)

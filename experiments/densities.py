@@ -7,7 +7,6 @@ from jaxtyping import Float
 from numpy import ndarray
 
 NAMES = ("moons", "circles", "checkerboard", "gaussians", "wine")
-DIMENSIONS = {"wine": 13}
 
 
 def sample(name: str, generator: np.random.Generator, count: int) -> Float[ndarray, "count 2"]:
@@ -79,8 +78,15 @@ def wine() -> Float[ndarray, "178 13"]:
     return (table - table.mean(0)) / table.std(0)
 
 
-def split(table: ndarray, seed: int) -> tuple[ndarray, ndarray]:
-    """Four fifths of the rows at random to learn from, and the rest."""
+def split(table: ndarray, seed: int) -> tuple[ndarray, ndarray, ndarray]:
+    """Three fifths of the rows at random to learn from, a fifth to choose by, a fifth to test."""
     order = np.random.default_rng(seed).permutation(len(table))
-    cut = round(0.8 * len(table))
-    return table[order[:cut]], table[order[cut:]]
+    first, second = round(0.6 * len(table)), round(0.8 * len(table))
+    return table[order[:first]], table[order[first:second]], table[order[second:]]
+
+
+def gaussian(table: ndarray, x: ndarray) -> Float[ndarray, " points"]:
+    """Log-density at `x` of the normal distribution with the table's mean and covariance."""
+    centred, covariance = x - table.mean(0), np.cov(table.T, bias=True)
+    squares = (centred * np.linalg.solve(covariance, centred.T).T).sum(1)
+    return -0.5 * (squares + np.linalg.slogdet(2 * np.pi * covariance)[1])

@@ -27,7 +27,8 @@ class Preset:
     """A size of the study: flags of every run, and `(variant names, seeds)` in running order.
 
     `examined_seeds` of each examined variant are looked at after training. `jobs` is how many runs
-    go at once, None for as many as the machine has cores and memory. After `minutes` no run begins.
+    go at once, None for as many as the machine has cores and memory (a GPU's memory is not asked
+    for, so then on the CPU). After `minutes` no run begins.
     """
 
     flags: str
@@ -127,14 +128,14 @@ PRESETS = {
         minutes=float("inf"),
     ),
     "laptop": Preset(
-        flags="--epochs 3 --batch-size 32",
+        flags="--epochs 3 --batch-size 32 --device cpu",
         blocks=((TABLE1, (0, 1, 2)), (_OTHERS, (0, 1, 2)), (MAIN, (3, 4))),
         examined_seeds=(0, 1, 2),
         jobs=None,
         minutes=85,
     ),
     "smoke": Preset(
-        flags="--epochs 1 --batch-size 16 --limit-train 32 --limit-test 16",
+        flags="--epochs 1 --batch-size 16 --limit-train 32 --limit-test 16 --device cpu",
         blocks=(
             (("resnet1", "odenet", "resnet1-norelu", "odenet-adjoint", "torch-odenet"), (0,)),
             (("resnet1", "odenet"), (1,)),

@@ -105,7 +105,8 @@ def results(record: Record, pictures: dict[str, str]) -> list[Block]:
         "Table 1",
         "Test error after the last epoch, mean and 95% interval (Student's t) over seeds. NFE: "
         "evaluations of the vector field in a training step of the last epoch; those backward of "
-        "direct and checkpointed gradients are the ones recomputed to be differentiated. Memory "
+        "direct and checkpointed gradients are the ones recomputed to be differentiated. Seconds "
+        "are medians over seeds. Memory "
         "is the largest that the process held, libraries and compiler included. Where the network "
         "has a row in the paper's Table 1 it stands at the right.",
         [tables.table1(record)],

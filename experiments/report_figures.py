@@ -132,7 +132,7 @@ def depth(record: Record) -> Figure | None:
             (resnets, COLORS["resnet6"], "ResNet"),
             (odenets, COLORS["odenet"], "ODE-Net"),
         ):
-            x = [float(np.mean(values(record, name, key))) for name in names]
+            x = [float(np.median(values(record, name, key))) for name in names]
             found = [error(record, name) for name in names]
             _errorbars(axis, x, found, color, title, line=title == "ResNet")
             for at, of, name in zip(x, found, names, strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import statistics
 
 from experiments import grid
 from experiments.flags import ConfigError
@@ -23,7 +24,7 @@ from experiments.report_tables import (
 def fill(template: str, record: Record) -> str:
     """The template with its numbers; `ConfigError` names the first that the study does not have.
 
-    Names are `error:VARIANT`, `n:VARIANT`, `MEAN_OF_SUMMARY_KEY:VARIANT`, `difference:A:B`,
+    Names are `error:VARIANT`, `n:VARIANT`, `SUMMARY_KEY:VARIANT`, `difference:A:B`,
     `statement:A:B`, `images:VARIANT:KIND:AMOUNT`, `images-difference:A:B:KIND:AMOUNT`,
     `solver:VARIANT:SOLVER:SETTING`, `solver-nfe:VARIANT:SOLVER:SETTING`,
     `logits:VARIANT:SOLVER:SETTING`, `data` and `epochs`.
@@ -36,7 +37,7 @@ def number(record: Record, name: str) -> str:
     kind, *of = name.split(":")
     try:
         text = _number(record, kind, of)
-    except (ValueError, IndexError, KeyError, ZeroDivisionError):
+    except (ValueError, LookupError, ZeroDivisionError):
         text = None
     if text is None or "nan" in text:
         raise ConfigError(f"the findings ask for {name!r}, which this study does not have.")
@@ -72,6 +73,6 @@ def _number(record: Record, kind: str, of: list[str]) -> str | None:
         return f"{sum(row[key] for row in rows) / len(rows):.3g}"
     if of and of[0] in grid.VARIANTS:
         numbers = values(record, of[0], kind)
-        mean = sum(numbers) / len(numbers)
+        mean = statistics.median(numbers) if "seconds" in kind else statistics.mean(numbers)
         return None if math.isnan(mean) else f"{mean:,.0f}" if mean >= 100 else f"{mean:.1f}"
     return None

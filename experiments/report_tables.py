@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,6 +46,12 @@ def error(record: Record, variant: str) -> Interval:
     return interval(values(record, variant, "test_error"))
 
 
+def seconds(record: Record, variant: str, key: str) -> str:
+    """The median over seeds: other work on the machine disturbs some runs and not all."""
+    found = values(record, variant, key)
+    return f"{statistics.median(found):.1f}" if found else "-"
+
+
 def compare(record: Record, a: str, b: str) -> Difference:
     """Test error of variant `a` minus that of `b`."""
     predicted = lambda name: {s: run["predicted"] for s, run in done(record, name).items()}
@@ -70,8 +77,8 @@ def table1(record: Record) -> Table:
                 f"{mean('parameters'):,.0f}",
                 _count(mean("nfe_forward")),
                 _count(mean("nfe_backward")),
-                f"{mean('cpu_seconds_per_epoch'):.1f}",
-                f"{mean('seconds_per_epoch'):.1f}",
+                seconds(record, name, "cpu_seconds_per_epoch"),
+                seconds(record, name, "seconds_per_epoch"),
                 f"{mean('peak_memory_mib'):.0f}",
                 MEMORY[GRADIENT[name]] if name in GRADIENT else "O(L)",
                 f"{paper[1]:.2f}" if paper else "",
@@ -121,7 +128,7 @@ def costs(record: Record, names: Sequence[str]) -> Table:
                 f"{mean('parameters'):,.0f}",
                 _count(mean("nfe_forward")),
                 _count(mean("nfe_backward")),
-                f"{mean('cpu_seconds_per_epoch'):.1f}",
+                seconds(record, name, "cpu_seconds_per_epoch"),
             )
         )
     return Table(headers, rows)

@@ -87,7 +87,7 @@ def log_density(
 
     Without a `probe` the trace is exact, by one Jacobian-vector product for each dimension; with
     probes of +-1 it is Hutchinson's estimate `v . (df/dy) v`, the same probe all the way as in
-    FFJORD (Grathwohl et al. 2019).
+    FFJORD (Grathwohl et al. 2019). A solve that fails gives NaN.
     """
     graph, weights = nnx.split(velocity)
 
@@ -124,11 +124,16 @@ def log_density(
     return normal(noise) + jnp.where(solution.ok, trace, jnp.nan), noise
 
 
-def transport(velocity: Velocity, y: Points, ts: Float[Array, " times"]) -> Array:
-    """Points moved from time `ts[0]` to every time, by dopri5 at 1e-5: `[times, batch, dim]`."""
+def transport(
+    velocity: Velocity, y: Points, ts: Float[Array, " times"], tolerance: float = 1e-5
+) -> Float[Array, "times batch dim"]:
+    """Points moved from time `ts[0]` to every time by dopri5; NaN if the solve fails."""
     graph, weights = nnx.split(velocity)
     field = lambda t, y, weights: nnx.merge(graph, weights)(t, y)
-    return solve(field, y, ts, weights, solver="dopri5", rtol=1e-5, atol=1e-5, max_steps=1024).ys
+    solution = solve(
+        field, y, ts, weights, solver="dopri5", rtol=tolerance, atol=tolerance, max_steps=1024
+    )
+    return jnp.where(solution.ok, solution.ys, jnp.nan)
 
 
 def loss(
@@ -173,10 +178,10 @@ def generate(model: Flows, noise: Points, ts: Float[Array, " times"]) -> tuple[A
     return transport(model.cnf, noise, ts), transport(model.matching, noise, ts)
 
 
-def round_trip(model: Flows, x: Points) -> Points:
+def round_trip(model: Flows, x: Points, tolerance: float = 1e-5) -> Points:
     """Data moved to noise and back by the continuous flow."""
-    _, noise = log_density(model.cnf, x)
-    return transport(model.cnf, noise, jnp.array([0.0, 1.0], x.dtype))[-1]
+    _, noise = log_density(model.cnf, x, tolerance=tolerance)
+    return transport(model.cnf, noise, jnp.array([0.0, 1.0], x.dtype), tolerance)[-1]
 
 
 def build(dim: int, *, width: int, layers: int, seed: int) -> Flows:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from torch_node.learn import Learner
 from torch_node.mlp import MLP
-from torch_node.solve import solve
+from torch_node.solve import SolveError, solve
 
 Points = Float[Tensor, "batch dim"]
 LogDensity = Float[Tensor, " batch"]
@@ -76,7 +76,10 @@ def log_density(
     step_size: float | None = None,
     tolerance: float = 1e-5,
 ) -> tuple[LogDensity, Points]:
-    """Log-density at x, and the noise that x comes from; as in jax_node/cnf.py."""
+    """Log-density at x, and the noise that x comes from; as in jax_node/cnf.py.
+
+    NaN if the solve fails.
+    """
     dim = x.shape[1]
 
     def augmented(t: Tensor, state: Tensor) -> Tensor:
@@ -92,26 +95,41 @@ def log_density(
                 trace = (ask((out * probe).sum())[0] * probe).sum(1)
         return torch.cat([out, trace[:, None]], dim=1)
 
-    solution = solve(
-        augmented,
-        torch.cat([x, x.new_zeros(len(x), 1)], dim=1),
-        torch.tensor([1.0, 0.0], dtype=x.dtype, device=x.device),
-        solver=solver,
-        adjoint="direct",
-        rtol=tolerance,
-        atol=tolerance,
-        step_size=step_size,
-        max_steps=256,
-    )
+    try:
+        solution = solve(
+            augmented,
+            torch.cat([x, x.new_zeros(len(x), 1)], dim=1),
+            torch.tensor([1.0, 0.0], dtype=x.dtype, device=x.device),
+            solver=solver,
+            adjoint="direct",
+            rtol=tolerance,
+            atol=tolerance,
+            step_size=step_size,
+            max_steps=256,
+        )
+    except SolveError:
+        return torch.full_like(x[:, 0], torch.nan), torch.full_like(x, torch.nan)
     last = solution.ys[-1]
     return normal(last[:, :dim]) + last[:, dim], last[:, :dim]
 
 
 def transport(
-    velocity: Velocity, y: Points, ts: Float[Tensor, " times"]
+    velocity: Velocity, y: Points, ts: Float[Tensor, " times"], tolerance: float = 1e-5
 ) -> Float[Tensor, "times batch dim"]:
-    """Points moved from time ts[0] to every time, by dopri5 at 1e-5."""
-    return solve(velocity, y, ts, solver="dopri5", adjoint="direct", rtol=1e-5, atol=1e-5).ys
+    """Points moved from time ts[0] to every time by dopri5; NaN if the solve fails."""
+    try:
+        return solve(
+            velocity,
+            y,
+            ts,
+            solver="dopri5",
+            adjoint="direct",
+            rtol=tolerance,
+            atol=tolerance,
+            max_steps=1024,
+        ).ys
+    except SolveError:
+        return y.new_full((len(ts), *y.shape), torch.nan)
 
 
 def loss(
@@ -145,10 +163,11 @@ def generate(
     return transport(model.cnf, noise, ts), transport(model.matching, noise, ts)
 
 
-def round_trip(model: Flows, x: Points) -> Points:
+def round_trip(model: Flows, x: Points, tolerance: float = 1e-5) -> Points:
     """Data moved to noise and back by the continuous flow."""
-    noise = log_density(model.cnf, x)[1].detach()
-    return transport(model.cnf, noise, torch.tensor([0.0, 1.0], dtype=x.dtype))[-1]
+    noise = log_density(model.cnf, x, tolerance=tolerance)[1].detach()
+    ts = torch.tensor([0.0, 1.0], dtype=x.dtype, device=x.device)
+    return transport(model.cnf, noise, ts, tolerance)[-1]
 
 
 def build(dim: int, *, width: int, layers: int, seed: int) -> Flows:
