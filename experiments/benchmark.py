@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
+import jax
 from rich.console import Console
 from rich.table import Table
 from tyro.conf import arg
@@ -73,7 +74,7 @@ class Measurement:
     only: Annotated[str, arg(metavar="WORDS", help_behavior_hint="(default: all)")] = ""
     """Only contests with these words in their name."""
     quick: bool = False
-    """Only the main contests, between the first two sides of each, in this one process."""
+    """Only the main contests, between the first sides of each, in this one process."""
     out: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: nowhere)")] = (
         None
     )
@@ -98,6 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except flags.ConfigError as error:
         print(f"benchmark.py: {error}", file=sys.stderr)
         return 2
+    if (os.cpu_count() or 1) > 1:
+        jax.config.update("jax_num_cpu_devices", 2)
     console = Console(width=None if sys.stdout.isatty() else 200)
     record: dict[str, Any] = {
         **results.environment(versions()),
@@ -138,7 +141,7 @@ def chosen(options: Measurement) -> list[Contest]:
                 f"--out {options.out} cannot be written ({error.strerror})."
             ) from None
     if options.quick:
-        return [dataclasses.replace(c, sides=c.sides[:2]) for c in found if c.quick]
+        return [dataclasses.replace(c, sides=c.sides[:3]) for c in found if c.quick]
     return found
 
 
@@ -184,7 +187,8 @@ def run(contest: Contest, options: Measurement, unmeasured: dict[str, str]) -> d
     for result in sides:
         if result not in rivals:
             result["ratios"] = [report.ratio(result, rival) for rival in rivals]
-        if not options.quick:
+        result["cold_seconds"] = result["first_seconds"] - result["seconds"]
+        if contest.quick and not options.quick:
             result |= alone(contest, result["side"], options.batch_size)
     return {"name": contest.name, "sides": sides}
 
@@ -192,13 +196,14 @@ def run(contest: Contest, options: Measurement, unmeasured: dict[str, str]) -> d
 def alone(contest: Contest, side: str, batch_size: int) -> dict[str, Any]:
     """Compile times and peak memory of a side in processes of its own."""
     arguments = (benchmark_cases.make_call, contest, side, batch_size)
+    plain = {"GLIBC_TUNABLES": ""}  # huge pages would round memory up
     if not side.startswith("jax"):
-        found = measuring.in_process(measuring.compile_and_peak, *arguments)
+        found = measuring.in_process(measuring.compile_and_peak, *arguments, **plain)
         return {"cold_seconds": found["compile_seconds"], "peak_mb": found["peak_mb"]}
     with tempfile.TemporaryDirectory() as cache:
         cold, warm = (
             measuring.in_process(
-                measuring.compile_and_peak, *arguments, JAX_COMPILATION_CACHE_DIR=cache
+                measuring.compile_and_peak, *arguments, JAX_COMPILATION_CACHE_DIR=cache, **plain
             )
             for _ in range(2)
         )

@@ -1,7 +1,8 @@
 """What `benchmark.py` measures: one row of `CONTESTS` a contest, whose sides do the same work.
 
-A side is named after who computes and how the gradient is taken: `jax direct`, `torch adjoint`.
-`compiled` is torch under torch.compile, `torchode` another solver library for torch.
+A side is named after who computes and how the gradient is taken: `jax direct`, `torch adjoint`;
+`on 2` is with the batch on two devices, on a CPU its cores; `compiled` is torch under torch.compile
+and `torchode` another solver library for torch.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class Contest:
     """Work that several sides do in turns.
 
     `flags` are those of `mnist.py`; empty for the small MLP. `train` says whether gradients are
-    taken. The first two sides are all that `--quick` measures, if the contest is `quick` at all.
+    taken. Memory, and compiling with a warm cache, are measured in `quick` contests only.
+    `--quick` measures only those, and the first three sides of each.
     """
 
     name: str
@@ -41,8 +43,15 @@ class Contest:
     quick: bool = False
 
 
-_PLAIN = ("jax", "torch", "compiled")
-_STEPS = ("jax direct", "torch direct", "jax checkpoint", "jax adjoint", "torch adjoint")
+_PLAIN = ("jax", "torch", "jax on 2", "compiled")
+_STEPS = (
+    "jax direct",
+    "torch direct",
+    "jax direct on 2",
+    "jax checkpoint",
+    "jax adjoint",
+    "torch adjoint",
+)
 _ADAMS = ("jax checkpoint", "torch direct", "jax adjoint", "torch adjoint")
 _DOPRI5 = "--model odenet --solver dopri5"
 
@@ -82,6 +91,8 @@ def missing(side: str) -> str | None:
     """Why a side cannot be measured here, in words, or None."""
     if side.startswith("torchode") and importlib.util.find_spec("torchode") is None:
         return "torchode is not installed (pip install torchode)"
+    if side.endswith(" on 2") and jax.device_count() < 2:
+        return "there is one device only"
     return None
 
 
@@ -89,9 +100,10 @@ def make_call(contest: Contest, side: str, batch_size: int) -> Call:
     """The work of one side of a contest."""
     if not contest.flags:
         return benchmark_mlp.make_call(side, gradient=contest.train)
-    framework, gradient = f"{side} ".split(" ", 1)
-    options = contest.flags.split() + (["--adjoint", gradient.strip()] if gradient else [])
-    learner = make_learner(framework, options)
+    side, on_two, _ = side.partition(" on 2")
+    framework, _, gradient = side.partition(" ")
+    options = contest.flags.split() + (["--adjoint", gradient] if gradient else [])
+    learner = make_learner(framework, options + (["--devices", "2"] if on_two else []))
     images, labels = digits(batch_size)
     if not contest.train:
         return lambda: learner.evaluate(images, labels)

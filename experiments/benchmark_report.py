@@ -43,7 +43,7 @@ def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
 
 
 def _gradient(side: Mapping[str, Any]) -> str:
-    solved_backwards = side["side"].endswith(("adjoint", "handwritten"))
+    solved_backwards = {"adjoint", "handwritten"} & set(side["side"].split())
     return "adjoint" if solved_backwards else "by the steps"
 
 

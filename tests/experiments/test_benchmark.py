@@ -32,7 +32,7 @@ def test_quick_runs_and_writes(tmp_path):
         c.name for c in benchmark_cases.CONTESTS if c.quick
     ]
     for contest in record["contests"]:
-        ours, theirs = contest["sides"]
+        ours, theirs, *_ = contest["sides"]
         assert ours["side"].startswith("jax")
         assert theirs["side"].startswith("torch")
         assert len(ours["samples"]) == len(theirs["samples"]) == 2

@@ -33,7 +33,7 @@ def test_adjoint_takes_as_much_for_any_number_of_steps():
 
 
 def test_checkpoint_grows_as_the_square_root_of_the_steps():
-    """Recursive checkpointing keeps m checkpoints for m (m + 3) / 2 + 1 steps (diffrax's choice).
+    """Recursive checkpointing keeps m checkpoints for (m + 1) (m + 2) / 2 steps (diffrax's choice).
 
     A checkpoint is what a step carries on: the state, and what is saved of it so far.
     """
