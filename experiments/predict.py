@@ -132,12 +132,17 @@ def run(arguments: list[str], console: Console) -> None:
 
 
 def open_run(path: Path) -> tuple[Config, Path, int]:
-    """Configuration and best checkpoint, with its epoch; reads only, so that a run may go on."""
+    """Configuration and best checkpoint, with its epoch, for the devices of this machine.
+
+    Only reads, so that the run may go on meanwhile.
+    """
     if not (path / "config.json").is_file():
         raise RunError(f"{path} holds no run (it has no config.json).")
     try:
         saved = json.loads((path / "config.json").read_text())
-        config = resolve(configuration.from_json(saved["flags"]))
+        config = configuration.from_json(saved["flags"])
+        here = dataclasses.replace(config.model, device="auto", devices=1)
+        config = resolve(dataclasses.replace(config, model=here))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} is no run of mnist.py: {str(error).rstrip('.')}.") from None
     index = path / "checkpoints" / "index.json"

@@ -9,6 +9,9 @@ The same solver takes the same steps for them as for `y`: the norm of the step s
 of `y` alone, forwards and (adjoint) backwards. So weights of zero and above zero take the same
 steps at the same parameters, and the integrals are as exact as the steps for `y` make them; their
 own error is not controlled.
+
+The field of the MNIST models ends in a normalisation, whatever `y` is: its `|f|^2 / n` is about the
+mean of that layer's scale^2 + bias^2, and that is all that the kinetic penalty acts upon there.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ def settled(*flags):
         (["--model", "rknet"], ("rk4", "direct", 0.25, 0.9)),
         (["--framework", "torch", "--model", "rknet"], ("rk4", "direct", 0.25, 0.9)),
         (["--model", "rknet", "--step-size", "0.5"], ("rk4", "direct", 0.5, 0.9)),
+        (["--model", "rknet", "--t1", "3"], ("rk4", "direct", 0.75, 0.9)),
         (["--model", "rknet", "--solver", "dopri5"], ("dopri5", "direct", None, 0.9)),
         (["--model", "resnet6", "--optimizer", "adam"], (None, None, None, None)),
     ],
@@ -48,6 +49,18 @@ def test_resolving_twice_changes_nothing_and_json_keeps_all(flags):
     assert not config.model.final_relu
 
 
+def test_what_an_earlier_version_saved_is_a_run_to_1_without_penalties():
+    saved = to_json(settled())
+    del saved["solver"]["t1"], saved["training"]["kinetic_weight"]
+    assert from_json(saved) == settled()
+    plain = describe(settled())
+    assert "t1" not in plain
+    assert "weight" not in plain
+    flags = ["--t1", "2", "--kinetic-weight", "0.1", "--jacobian-weight", "0.2"]
+    assert "to t1 2, gradient" in describe(settled(*flags))
+    assert "kinetic weight 0.1; jacobian weight 0.2" in describe(settled(*flags))
+
+
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
@@ -66,6 +79,13 @@ def test_resolving_twice_changes_nothing_and_json_keeps_all(flags):
         (["--model", "lstm"], "--model lstm is unknown; choose odenet"),
         (["--model", "resnet6", "--solver", "euler"], "--solver means nothing to resnet6"),
         (["--model", "resnet6", "--step-size", "1"], "--step-size means nothing"),
+        (["--model", "resnet6", "--t1", "2"], "--t1 means nothing to resnet6"),
+        (["--model", "resnet1", "--kinetic-weight", "1"], "--kinetic-weight means nothing"),
+        (["--model", "resnet1", "--jacobian-weight", "1"], "--jacobian-weight means nothing"),
+        (["--t1", "0"], "--t1 is 0"),
+        (["--kinetic-weight", "-1"], "--kinetic-weight is -1"),
+        (["--jacobian-weight", "nan"], "--jacobian-weight is nan"),
+        (["--t1", "0.5", "--solver", "rk4", "--step-size", "1"], "at most --t1 (0.5)"),
         (["--optimizer", "adam", "--momentum", "0.5"], "--momentum belongs to"),
         (["--framework", "mxnet"], "invalid choice 'mxnet'"),
         (["--epochs", "2.5"], "--epochs"),

@@ -205,6 +205,16 @@ def test_a_terminal_gets_a_bar_with_loss_accuracy_nfe_and_time_left():
         assert text in shown
 
 
+def test_penalties_are_recorded_where_there_are_any():
+    step = dict.fromkeys(
+        ("loss", "accuracy", "nfe_forward", "nfe_backward", "steps", "rejected"), 1.0
+    )
+    assert "kinetic" not in training.summarise_steps([step])
+    both = training.summarise_steps([step | {"kinetic": 1.0}, step | {"kinetic": 3.0}])
+    assert both["kinetic"] == 2.0
+    assert "jacobian" not in both
+
+
 def test_time_per_epoch_is_without_compilation():
     assert steady_seconds([30.0, 1.0, 2.0, 1.0], compiling=True) == 5.0
     assert steady_seconds([1.0, 1.0], compiling=False) == 2.0

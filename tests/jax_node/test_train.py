@@ -93,7 +93,6 @@ def test_a_foreign_checkpoint_is_named(tmp_path):
 def test_a_failed_step_changes_nothing(digits, odenet):
     images, labels = (part[:4] for part in digits)
     odenet.train_step(images, labels, 1e-3)  # so that momentum is not zero
-    before = leaves(odenet)
     hasty = Learner(**ODE | {"rtol": 1e-6, "atol": 1e-6, "max_steps": 3})
     hasty.state = odenet.state
     with pytest.raises(SolveError, match=r"stopped at t = 0\.\d+ after 3 steps"):
