@@ -95,6 +95,7 @@ def test_a_failed_step_changes_nothing(digits, odenet):
     odenet.train_step(images, labels, 1e-3)  # so that momentum is not zero
     hasty = Learner(**ODE | {"rtol": 1e-6, "atol": 1e-6, "max_steps": 3})
     hasty.state = odenet.state
+    before = leaves(hasty)
     with pytest.raises(SolveError, match=r"stopped at t = 0\.\d+ after 3 steps"):
         hasty.train_step(images, labels, 0.1)
     assert leaves(hasty).keys() == before.keys()
