@@ -1,8 +1,8 @@
 """What a batch of irregular times costs: `python experiments/irregular_cost.py --out FOLDER`.
 
 Samples that are each observed at their own times can be solved on a clock of their own
-(jax_node/irregular.py), or on one clock that stops at the times of all of them. Both are measured in
-turns on the same network, with the gradient of a sum of squares in its weights.
+(jax_node/irregular.py), or on one clock that stops at the times of all of them. Both are measured
+in turns on the same network, with the gradient of a sum of squares in its weights.
 """
 
 from __future__ import annotations
