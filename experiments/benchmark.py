@@ -188,7 +188,7 @@ def run(contest: Contest, options: Measurement, unmeasured: dict[str, str]) -> d
         if result not in rivals:
             result["ratios"] = [report.ratio(result, rival) for rival in rivals]
         result["cold_seconds"] = result["first_seconds"] - result["seconds"]
-        if contest.quick and not options.quick:
+        if contest.quick and not options.quick and not result["side"].startswith("compiled"):
             result |= alone(contest, result["side"], options.batch_size)
     return {"name": contest.name, "sides": sides}
 

@@ -32,7 +32,7 @@ class Contest:
     """Work that several sides do in turns.
 
     `flags` are those of `mnist.py`; empty for the small MLP. `train` says whether gradients are
-    taken. Memory, and compiling with a warm cache, are measured in `quick` contests only.
+    taken. Memory, and compiling with a warm cache, are measured in `quick` contests only;
     `--quick` measures only those, and the first three sides of each.
     """
 
@@ -56,14 +56,16 @@ _ADAMS = ("jax checkpoint", "torch direct", "jax adjoint", "torch adjoint")
 _DOPRI5 = "--model odenet --solver dopri5"
 
 CONTESTS = (
-    Contest("ResNet-6, training step", "--model resnet6", _PLAIN, quick=True),
-    Contest("ResNet-1, training step", "--model resnet1", _PLAIN),
-    Contest("RK-Net, training step", "--model rknet", _STEPS),
     Contest("ODE-Net, training step", _DOPRI5, (*_STEPS, "compiled direct"), quick=True),
-    Contest("ResNet-6, inference", "--model resnet6", _PLAIN, train=False),
-    Contest("ResNet-1, inference", "--model resnet1", _PLAIN, train=False),
-    Contest("RK-Net, inference", "--model rknet", _PLAIN, train=False),
     Contest("ODE-Net, inference", _DOPRI5, _PLAIN, train=False, quick=True),
+    Contest("ResNet-6, training step", "--model resnet6", _PLAIN, quick=True),
+    Contest("Small MLP, solve and gradient", "", benchmark_mlp.SIDES, quick=True),
+    Contest("Small MLP, solve", "", benchmark_mlp.SIDES_WITHOUT_GRADIENT, train=False),
+    Contest("ResNet-6, inference", "--model resnet6", _PLAIN, train=False),
+    Contest("RK-Net, training step", "--model rknet", _STEPS),
+    Contest("RK-Net, inference", "--model rknet", _PLAIN, train=False),
+    Contest("ResNet-1, training step", "--model resnet1", _PLAIN),
+    Contest("ResNet-1, inference", "--model resnet1", _PLAIN, train=False),
     Contest(
         "ODE-Net, Euler step 0.1, training step",
         "--model odenet --solver euler --step-size 0.1",
@@ -82,8 +84,6 @@ CONTESTS = (
     Contest(
         "ODE-Net, adaptive Adams, training step", "--model odenet --solver adams", ("jax adjoint",)
     ),
-    Contest("Small MLP, solve and gradient", "", benchmark_mlp.SIDES, quick=True),
-    Contest("Small MLP, solve", "", benchmark_mlp.SIDES_WITHOUT_GRADIENT, train=False),
 )
 
 
