@@ -96,7 +96,7 @@ def test_peak_memory_is_what_a_call_takes():
     ("flags", "part"),
     [
         (["--repeats", "0"], "--repeats is 0"),
-        (["--only", "VGG"], "--only VGG names none of: ResNet-6"),
+        (["--only", "VGG"], "--only VGG names none of: ODE-Net"),
         (["--out", str(SCRIPT / "folder")], "cannot be written"),
     ],
 )
