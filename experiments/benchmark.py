@@ -44,8 +44,8 @@ from jax_node import device
 EXAMPLES = """examples:
   python experiments/benchmark.py --quick
       training steps and inference of ResNet-6 and ODE-Net, and the small MLP, about a minute
-  python experiments/benchmark.py --out benchmark
-      everything, with compile times and memory, into the folder benchmark
+  python experiments/benchmark.py --out runs/benchmark
+      everything, with compile times and memory, into the folder runs/benchmark
   python experiments/benchmark.py --only "Small MLP"
       the contests whose name has these words in it
 """

@@ -27,19 +27,20 @@ def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
     The gradients of `direct` and `checkpoint` are one and the same, by the steps of the forward
     solve: what is recomputed for them is no different work. Solves backwards are compared.
     """
+    found = []
     for key, words in (
         ("steps", "accepted steps"),
         ("rejected", "rejected steps"),
         ("nfe_forward", "NFE"),
     ):
         if key in ours and key in theirs and ours[key] != theirs[key]:
-            return f"{words} {ours[key]:g} against {theirs[key]:g}"
+            found.append(f"{words} {ours[key]:g} against {theirs[key]:g}")
     kinds = [_gradient(side) for side in (ours, theirs)]
     if kinds[0] != kinds[1]:
-        return f"gradient {kinds[0]} against {kinds[1]}"
-    if kinds[0] == "adjoint" and ours["nfe_backward"] != theirs["nfe_backward"]:
-        return f"backward NFE {ours['nfe_backward']:g} against {theirs['nfe_backward']:g}"
-    return ""
+        found.append(f"gradient {kinds[0]} against {kinds[1]}")
+    elif kinds[0] == "adjoint" and ours["nfe_backward"] != theirs["nfe_backward"]:
+        found.append(f"backward NFE {ours['nfe_backward']:g} against {theirs['nfe_backward']:g}")
+    return ", ".join(found)
 
 
 def _gradient(side: Mapping[str, Any]) -> str:
@@ -119,11 +120,11 @@ def markdown(record: Mapping[str, Any]) -> str:
     for contest in record["contests"]:
         for row, more in cells(contest):
             lines.append("| " + " | ".join(row) + " |")
-            notes += [f"{row[0]}, jax {row[1]} against {note}" for note in more]
+            notes += [f"{row[0]}, {row[1]} / {note}" for note in more]
     text = "\n".join(lines)
     text += f"\n\n{LEGEND}"
     if notes:
-        text += " * Not the same work: " + "; ".join(notes) + "."
+        text += "\n\n\\* Not the same work:\n\n" + "\n".join(f"- {note}" for note in notes)
     unmeasured = [f"{name}: {why}" for name, why in record["unmeasured"].items()]
     if unmeasured:
         text += "\n\nNot measured: " + "; ".join(unmeasured) + "."

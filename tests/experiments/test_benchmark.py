@@ -53,7 +53,12 @@ def test_the_same_work_has_a_plain_ratio():
 @pytest.mark.parametrize(
     ("ours", "theirs", "difference", "has_ratio"),
     [
-        ({}, {"steps": 6.0, "nfe_forward": 38.0}, "accepted steps 5 against 6", False),
+        (
+            {},
+            {"steps": 6.0, "nfe_forward": 38.0},
+            "accepted steps 5 against 6, NFE 32 against 38",
+            False,
+        ),
         ({"rejected": 1.0}, {}, "rejected steps 1 against 0", False),
         ({"nfe_forward": 33.0}, {}, "NFE 33 against 32", True),
         ({}, {"side": "torch adjoint"}, "gradient by the steps against adjoint", True),
@@ -91,7 +96,7 @@ def test_peak_memory_is_what_a_call_takes():
     ("flags", "part"),
     [
         (["--repeats", "0"], "--repeats is 0"),
-        (["--only", "VGG"], "--only VGG names none of: ResNet-6"),
+        (["--only", "VGG"], "--only VGG names none of: ODE-Net"),
         (["--out", str(SCRIPT / "folder")], "cannot be written"),
     ],
 )
