@@ -1,7 +1,7 @@
 """Run commands in processes of their own, some at once, each on its share of the cores.
 
-A process that crashes, is killed or leaks takes nothing with it. On a small model two processes of
-one core each finish more work than one process of two cores after another.
+A process that crashes, is killed or leaks takes nothing with it. XLA's threads leave a second core
+half idle on small models, so by default a process gets one core and there are as many as cores.
 """
 
 from __future__ import annotations
