@@ -14,7 +14,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 EXAMPLES = """examples:
   python -m crosscheck --quick            a minute: layers, fields, trajectories, gradients
-  python -m crosscheck                    all of it, with 200 training steps, in under 15 minutes
+  python -m crosscheck                    all of it, with float32, 200 training steps and more
   python -m crosscheck convert runs/mnist-odenet-jax-seed0-20250131-120000 --to torch
                                           a run that --framework torch goes on with
 

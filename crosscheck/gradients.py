@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,7 +21,10 @@ SIDES = {"jax": jax_side, "torch": torch_side}
 
 @dataclass(frozen=True)
 class Square:
-    """Gradients of one solve by every method: `runs[method]`; `exact` is the complex step's."""
+    """Gradients of one solve by every method: `runs[method]`; `exact` is the complex step's.
+
+    `refined` has the runs at half and at a quarter of the step, if wanted.
+    """
 
     problem: Problem
     solver: str
@@ -30,7 +33,7 @@ class Square:
     ts: np.ndarray
     runs: Mapping[str, Run]
     exact: Tensors | None = None
-    halved: Mapping[str, Run] = field(default_factory=dict)
+    refined: tuple[Mapping[str, Run], ...] = ()
 
     @property
     def label(self) -> str:
@@ -88,9 +91,9 @@ def square(
     ts: np.ndarray = THREE,
     dtype: str = "float64",
     adjoints: tuple[str, ...] | None = None,
-    halve: bool = False,
+    refine: bool = False,
 ) -> Square:
-    """Every method's gradient of sum(c * ys) with fixed random c; `halve` repeats at step / 2."""
+    """Every method's gradient of sum(c * ys) with fixed random c; `refine`: at finer steps too."""
     value = control(solver) if value is None else value
     loss = cotangent(problem, ts)
 
@@ -113,7 +116,7 @@ def square(
         ts,
         runs(value),
         exact,
-        runs(value / 2) if halve else {},
+        (runs(value / 2), runs(value / 4)) if refine else (),
     )
 
 

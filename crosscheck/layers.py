@@ -168,7 +168,7 @@ def _catch(module: nn.Module, images: np.ndarray, precision: str) -> tuple[np.nd
     ]
     pixels = torch.tensor(images[..., 0][:, None], dtype=getattr(torch, precision)) / 255
     with torch.no_grad():
-        logits, _ = module(pixels)
+        logits = module(pixels).logits
     for handle in handles:
         handle.remove()
     return logits.numpy(), caught

@@ -164,9 +164,9 @@ def _square(
             problem, solver, value, ts=fields.THREE_EQUAL, dtype=dtype, adjoints=adjoints
         )
     # Explicit Adams of order 11 is either unstable or accurate to rounding: no order to be seen.
-    halve = solver in FIXED_STEP and dtype == "float64" and solver != "explicit_adams"
+    refine = solver in FIXED_STEP and dtype == "float64" and solver != "explicit_adams"
     ts = fields.THREE * trajectories.time_scale(solver)
-    return gradients.square(problem, solver, ts=ts, dtype=dtype, adjoints=adjoints, halve=halve)
+    return gradients.square(problem, solver, ts=ts, dtype=dtype, adjoints=adjoints, refine=refine)
 
 
 def _sweeps(quick: bool, small: list[Problem], conv: Problem) -> Iterator[sweeps.Sweep]:

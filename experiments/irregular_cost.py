@@ -1,8 +1,8 @@
 """What a batch of irregular times costs: `python experiments/irregular_cost.py --out FOLDER`.
 
 Samples that are each observed at their own times can be solved on a clock of their own
-(jax_node/irregular.py), or on one clock that stops at the times of all of them. Both are timed in
-turns on the same network, with the gradient of a sum of squares in its weights.
+(jax_node/irregular.py), or on one clock that stops at the times of all of them. Both are measured
+in turns on the same network, with the gradient of a sum of squares in its weights.
 """
 
 from __future__ import annotations
@@ -108,9 +108,9 @@ def clocks(config: Config) -> str:
         compiled[name] = jax.jit(gradient).lower(weights).compile()
     for _ in range(config.repeats):
         for name, call in compiled.items():
-            began = time.perf_counter()
+            began = time.process_time()
             jax.block_until_ready(call(weights))
-            seconds[name].append(time.perf_counter() - began)
+            seconds[name].append(time.process_time() - began)
     least = statistics.median(seconds["a clock for each sample"])
     body = []
     for name, (_, times) in ways.items():
@@ -119,7 +119,7 @@ def clocks(config: Config) -> str:
         body.append([name, 4 * (times - 1), f"{memory:.1f}", f"{ratio:.1f}"])
     headers = ["gradient through rk4", "field evaluations a sample", "MiB of temporaries"]
     title = f"{size[0]} samples, each at {size[1]} times of its own.\n\n"
-    return title + table([*headers, "time, relative"], body)
+    return title + table([*headers, "processor time, relative"], body)
 
 
 def padding(config: Config) -> str:

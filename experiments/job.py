@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import os
 import shlex
 import statistics
 import time
@@ -243,7 +244,8 @@ def write_summary(folder: RunFolder, summary: dict[str, Any], text: str) -> None
     commit = commit[:10] + ("-dirty" if commit.endswith("-dirty") else "")
     footer = (
         f"\n{commands}: seed {config['flags']['training']['seed']}, {summary['epochs']} epochs, "
-        f"{summary['seconds_total']:.0f} s on {summary['device']}, "
+        f"{summary['seconds_total']:.0f} s on {summary['device']} (load average "
+        f"{os.getloadavg()[2]:.0f} on {os.cpu_count()} cores), "
         f"{summary['parameters']:,} parameters, commit {commit}.\n"
     )
     write_atomic(folder.path / "summary.md", text + footer)

@@ -22,26 +22,36 @@ from experiments.report_tables import (
 
 
 def fill(template: str, record: Record) -> str:
-    """The template with its numbers; `ConfigError` names the first that the study does not have.
+    """The template with its numbers.
+
+    In a row of a table a number that the study does not have becomes `not run`; elsewhere, where a
+    sentence would be left without its ground, it is a `ConfigError` that names it.
 
     Names are `error:VARIANT`, `n:VARIANT`, `SUMMARY_KEY:VARIANT`, `difference:A:B`,
     `statement:A:B`, `images:VARIANT:KIND:AMOUNT`, `images-difference:A:B:KIND:AMOUNT`,
     `solver:VARIANT:SOLVER:SETTING`, `solver-nfe:VARIANT:SOLVER:SETTING`,
     `logits:VARIANT:SOLVER:SETTING`, `data` and `epochs`.
     """
-    return re.sub(r"\{\{(.+?)\}\}", lambda found: number(record, found[1].strip()), template)
+    lines = []
+    for line in template.splitlines(keepends=True):
+        otherwise = "not run" if line.startswith("|") else None
+        put = lambda found, default=otherwise: number(record, found[1].strip(), default)
+        lines.append(re.sub(r"\{\{(.+?)\}\}", put, line))
+    return "".join(lines)
 
 
-def number(record: Record, name: str) -> str:
-    """One number as text."""
+def number(record: Record, name: str, default: str | None = None) -> str:
+    """One number as text; `default`, or `ConfigError` without one, if the study lacks it."""
     kind, *of = name.split(":")
     try:
         text = _number(record, kind, of)
     except (ValueError, LookupError, ZeroDivisionError):
         text = None
-    if text is None or "nan" in text:
+    if text is not None and "nan" not in text:
+        return text
+    if default is None:
         raise ConfigError(f"the findings ask for {name!r}, which this study does not have.")
-    return text
+    return default
 
 
 def _number(record: Record, kind: str, of: list[str]) -> str | None:

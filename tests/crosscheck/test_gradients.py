@@ -23,7 +23,7 @@ def failures(checks):
 def test_the_square_of_euler():
     spiral = fields.spiral()
     square = gradients.square(
-        spiral, "euler", adjoints=("direct", "adjoint", "handwritten"), halve=True
+        spiral, "euler", adjoints=("direct", "adjoint", "handwritten"), refine=True
     )
     assert failures(gradient_checks.checks(square)) == []
     names, table = square.matrix()

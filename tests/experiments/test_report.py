@@ -192,6 +192,12 @@ def test_findings(folder):
             fill(missing)
 
 
+def test_findings_in_a_table_may_be_missing(folder):
+    template = "a {{error:odenet}}\n| b | {{error:rknet}} | {{n:odenet}} |\n"
+    filled = report_findings.fill(template, collect(folder))
+    assert filled == "a 3.00 ± 2.48%\n| b | not run | 3 |\n"
+
+
 def test_document():
     blocks = [Heading("A & B", 1), Text("`x` **y** [z](w)"), Table(("a", "b"), [("1", "<2")]),
               Picture("p.png", "P")]  # fmt: skip

@@ -1,0 +1,207 @@
+"""What a plain Neural ODE cannot do: `python experiments/augmented.py --help`."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from numpy import ndarray
+from rich.console import Console
+from tyro.conf import arg
+
+from experiments import flags, job, pictures
+from experiments.command import guard, say
+from experiments.plots import BLUE, ORANGE
+from experiments.results import RunFolder
+
+PROG = "augmented.py"
+EXAMPLES = """examples:
+  python experiments/augmented.py
+      a disc inside a ring: a plain and an augmented Neural ODE
+  python experiments/augmented.py --framework torch --extra 2
+"""
+NAMES = {"plain": "Neural ODE", "augmented": "augmented Neural ODE"}
+
+
+@dataclass(frozen=True)
+class Model(job.Backend):
+    """Both vector fields, tanh networks."""
+
+    width: Annotated[int, arg(metavar="N")] = 32
+    """Units of every hidden layer."""
+    extra: Annotated[int, arg(metavar="N")] = 1
+    """Components that the augmented one adds."""
+
+
+@dataclass(frozen=True)
+class Solver:
+    """How the fields are solved in training, by rk4. Evaluation uses dopri5 at 1e-5."""
+
+    steps: Annotated[int, arg(metavar="N")] = 20
+    """Steps from 0 to 1: few large ones could step across what a flow cannot cross."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """A disc of radius 0.5 and a ring of radii 1 and 1.5, as many points in each on average."""
+
+    batch_size: Annotated[int, arg(metavar="N")] = 128
+    """Points a step, drawn afresh."""
+    test_size: Annotated[int, arg(metavar="N")] = 2000
+    """Points to test with."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Classify nested discs by a plain and by an augmented Neural ODE (Dupont et al. 2019).
+
+    Writes a run folder with config.json, metrics.jsonl, checkpoints, summary.json, summary.md,
+    end.png and flow.gif.
+    """
+
+    model: Model = Model()
+    solver: Solver = Solver()
+    training: job.Training = job.Training(epochs=10, steps_per_epoch=200)
+    data: Data = Data()
+    run: job.Run = job.Run()
+
+
+SMOKE = Config(
+    model=Model(width=8),
+    solver=Solver(steps=2),
+    training=job.Training(epochs=2, steps_per_epoch=2),
+    data=Data(batch_size=8, test_size=20),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return guard(PROG, run, arguments)
+
+
+def run(arguments: list[str], console: Console) -> None:
+    """Everything `main` does, with errors as exceptions."""
+    config, folder = job.parse(PROG, EXAMPLES, arguments, Config(), SMOKE)
+    config.training.check()
+    for flag, value in (
+        ("--width", config.model.width),
+        ("--extra", config.model.extra),
+        ("--steps", config.solver.steps),
+        ("--batch-size", config.data.batch_size),
+        ("--test-size", config.data.test_size),
+    ):
+        flags.at_least(flag, value)
+    with contextlib.ExitStack() as locks:
+        if folder:
+            locks.enter_context(folder)
+        title = f"a disc in a ring, 2 dimensions, {config.data.test_size} test points"
+        say(console, "data", title)
+        module = job.framework_module(config.model.framework, "augmented")
+        learner = job.learner(
+            module,
+            config,
+            2,
+            extra=config.model.extra,
+            width=config.model.width,
+            steps=config.solver.steps,
+        )
+        names = "augmented-discs", "field"
+        data = {"title": title, "source": "drawn"}
+        folder = job.start(PROG, names, config, folder, learner, data, arguments, console)
+        locks.enter_context(folder)
+        train(folder, module, learner, config, title, console)
+
+
+def sample(generator: np.random.Generator, count: int) -> dict[str, ndarray]:
+    """Points `x` `[count, 2]`, uniform in the disc (`label` 0) or in the ring (`label` 1)."""
+    label = generator.integers(0, 2, count).astype(float)
+    inner, outer = np.where(label == 1, 1.0, 0.0), np.where(label == 1, 1.5, 0.5)
+    radius = np.sqrt(generator.uniform(inner**2, outer**2))
+    angle = generator.uniform(0, 2 * np.pi, count)
+    return {"x": radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1), "label": label}
+
+
+def train(
+    folder: RunFolder, module: Any, learner: Any, config: Config, title: str, console: Console
+) -> None:
+    """Train both, then write the table and the pictures."""
+    seed = config.training.seed
+    test = sample(np.random.default_rng([seed, 1]), config.data.test_size)
+    draw = lambda step: sample(np.random.default_rng([seed, 0, step]), config.data.batch_size)
+
+    def evaluate(epoch: int) -> dict[str, float]:
+        *logits, plain, augmented = learner.apply(module.evaluate, x=test["x"])
+        row = {"nfe_plain": float(plain), "nfe_augmented": float(augmented)}
+        for name, logit in zip(NAMES, logits, strict=True):
+            signed = logit * (2 * test["label"] - 1)
+            row[f"loss_{name}"] = float(np.mean(np.logaddexp(0, -signed)))
+            # Of a failed solve all points count as wrong.
+            row[f"error_{name}"] = float(100 * np.mean(~(signed > 0)))
+        return {"score": row["loss_augmented"], **row}
+
+    rows = job.train(PROG, folder, learner, config, draw, evaluate, console, line)
+    # What was NaN is null in the metrics of a resumed run.
+    first, last = ({k: np.nan if v is None else v for k, v in rows[i].items()} for i in (0, -1))
+    body = [
+        [
+            name, last[f"loss_{key}"], f"{last[f'error_{key}']:.2f} %",
+            f"{first[f'nfe_{key}']:.0f}", f"{last[f'nfe_{key}']:.0f}",
+        ]
+        for key, name in NAMES.items()
+    ]  # fmt: skip
+    headers = ["dopri5 at 1e-5", "cross-entropy", "test error", "NFE, first epoch", "NFE, last"]
+    text = f"{title}.\n\n{job.table(headers, body)}"
+    paths = learner.apply(module.paths, x=test["x"][:400], ts=np.linspace(0, 1, 16))
+    draw_paths(folder.path, dict(zip(NAMES.values(), paths, strict=True)), test["label"][:400])
+    kept = {key: value for key, value in last.items() if "_" in key and "seconds" not in key}
+    summary = {"data": title, **kept, "run": str(folder.path), **job.costs(rows, config, learner)}
+    job.write_summary(folder, summary, text)
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
+    say(console, "run", f"{folder.path} ({summary['seconds_total']:.0f} s)")
+
+
+def draw_paths(
+    folder: Path, paths: dict[str, Float[ndarray, "times points dim"]], label: ndarray
+) -> None:
+    """Draw the points on their way (flow.gif) and at the end (end.png).
+
+    Of a state in more than two dimensions the first component and the first added one are shown.
+    """
+    figure = Figure(figsize=(7.4, 3.7), dpi=64, layout="constrained")
+    axes = figure.subplots(1, len(paths))
+    count = len(next(iter(paths.values())))
+
+    def frame(at: int) -> None:
+        for axis, (name, ys) in zip(axes, paths.items(), strict=True):
+            seen = ys[:, :, [0, -1]]
+            axis.clear()
+            for value, colour in ((0, BLUE), (1, ORANGE)):
+                axis.plot(*seen[at, label == value].T, ".", ms=3, color=colour)
+            reach = np.nanmax(np.abs(seen), axis=(0, 1))
+            axis.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]))
+            axis.set(xlabel="first component")
+            axis.set(ylabel="added component" if ys.shape[2] > 2 else "second component")
+            axis.set_title(f"{name}, t = {at / (count - 1):.2f}", fontsize=9)
+
+    pictures.animation(folder / "flow.gif", figure, frame, count)
+    pictures.still(folder / "end.png", figure)
+
+
+def line(row: dict[str, Any], epochs: int) -> str:
+    """One epoch in words."""
+    return (
+        f"epoch {row['epoch']}/{epochs}  test error: plain {row['error_plain']:.2f} %  augmented "
+        f"{row['error_augmented']:.2f} %  NFE {row['nfe_plain']:.0f} and "
+        f"{row['nfe_augmented']:.0f}  {row['seconds_train']:.1f} s"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
