@@ -102,7 +102,7 @@ class Config:
 
     model: Model = Model()
     solver: Solver = Solver()
-    training: job.Training = job.Training(steps_per_epoch=300, lr=1e-2)
+    training: job.Training = job.Training(steps_per_epoch=1000, lr=1e-2)
     data: Data = Data()
     run: job.Run = job.Run()
 
