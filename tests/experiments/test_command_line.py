@@ -32,6 +32,11 @@ def call(*flags, cwd=None):
     )
 
 
+def hear_interrupts():
+    """A job in the background of a shell ignores SIGINT, and its children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(*flags):
     return subprocess.Popen(
         command(*flags),
@@ -39,6 +44,7 @@ def start(*flags):
         stderr=subprocess.PIPE,
         text=True,
         env=ENVIRONMENT,
+        preexec_fn=hear_interrupts,
     )
 
 
