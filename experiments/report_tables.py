@@ -68,18 +68,11 @@ def table1(record: Record) -> Table:
         if not done(record, name):
             continue
         paper = PAPER.get({"odenet-adjoint": "odenet", "odenet": ""}.get(name, name))
-        mean = lambda key, name=name: _mean(values(record, name, key))
         rows.append(
             (
-                grid.VARIANTS[name].title,
-                shown(error(record, name)),
-                str(len(done(record, name))),
-                f"{mean('parameters'):,.0f}",
-                _count(mean("nfe_forward")),
-                _count(mean("nfe_backward")),
-                seconds(record, name, "cpu_seconds_per_epoch"),
+                *_cost(record, name),
                 seconds(record, name, "seconds_per_epoch"),
-                f"{mean('peak_memory_mib'):.0f}",
+                f"{_mean(values(record, name, 'peak_memory_mib')):.0f}",
                 MEMORY[GRADIENT[name]] if name in GRADIENT else "O(L)",
                 f"{paper[1]:.2f}" if paper else "",
                 f"{paper[2]:.2f} M" if paper else "",
@@ -115,23 +108,21 @@ def costs(record: Record, names: Sequence[str]) -> Table:
     """Error and cost of variants that differ in one thing."""
     headers = ("model", "test error (%)", "seeds", "parameters", "NFE forward", "NFE backward",
                "CPU s an epoch")  # fmt: skip
-    rows = []
-    for name in names:
-        if not done(record, name):
-            continue
-        mean = lambda key, name=name: _mean(values(record, name, key))
-        rows.append(
-            (
-                grid.VARIANTS[name].title,
-                shown(error(record, name)),
-                str(len(done(record, name))),
-                f"{mean('parameters'):,.0f}",
-                _count(mean("nfe_forward")),
-                _count(mean("nfe_backward")),
-                seconds(record, name, "cpu_seconds_per_epoch"),
-            )
-        )
-    return Table(headers, rows)
+    return Table(headers, [_cost(record, name) for name in names if done(record, name)])
+
+
+def _cost(record: Record, name: str) -> tuple[str, ...]:
+    """Title, error, seeds, parameters, NFE and CPU time of a variant: a row of `costs`."""
+    mean = lambda key: _mean(values(record, name, key))
+    return (
+        grid.VARIANTS[name].title,
+        shown(error(record, name)),
+        str(len(done(record, name))),
+        f"{mean('parameters'):,.0f}",
+        _count(mean("nfe_forward")),
+        _count(mean("nfe_backward")),
+        seconds(record, name, "cpu_seconds_per_epoch"),
+    )
 
 
 def solver_rows(record: Record, variant: str) -> dict[tuple[str, float], list[dict[str, Any]]]:
