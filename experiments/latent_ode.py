@@ -130,15 +130,14 @@ def run(arguments: list[str], console: Console) -> None:
         problem = load(config)
         say(console, "data", problem.title)
         module = job.framework_module(config.model.framework, "latent")
-        learner = module.learner(
+        learner = job.learner(
+            module,
+            config,
             len(problem.names),
             latent=config.model.latent,
             hidden=config.model.hidden,
             width=config.model.width,
-            seed=config.training.seed,
             solver=config.solver.solver,
-            precision=config.model.precision,
-            device=config.model.device,
         )
         data = {"title": problem.title, "source": config.data.data}
         names = f"latent-{config.data.data}", "ode"
