@@ -1,8 +1,8 @@
 """Tables and pictures of a study: `python experiments/report.py STUDY [--out FOLDER]`.
 
 STUDY is a study's folder, or the JSON record that this command writes of one. Written are
-results.md, results.html (with its pictures inside), pictures/ and data/PRESET.json; and, where
-FOLDER has a findings.template.md, findings.md with the study's numbers in it.
+results.md, results.html (with its pictures inside), pictures/ and results/study-PRESET.json; and,
+where FOLDER has a findings.template.md, findings.md with the study's numbers in it.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def run(arguments: list[str], console: Console) -> None:
     record = load(study)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "data").mkdir(exist_ok=True)
-        write_atomic(out / "data" / f"{record['preset']}.json", compact(record))
+        (out / "results").mkdir(exist_ok=True)
+        write_atomic(out / "results" / f"study-{record['preset']}.json", compact(record))
         names = report_figures.draw(record, out / "pictures", f"study-{record['preset']}")
         blocks = results(record, names)
         write_atomic(out / "results.md", markdown(blocks))

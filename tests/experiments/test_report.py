@@ -13,6 +13,7 @@ from experiments.document import Heading, Picture, Table, Text, markdown, page
 from experiments.flags import ConfigError
 
 DOCS = Path(__file__).parents[2] / "docs"
+COMMITTED = DOCS / "results" / "study-laptop.json"
 TRUE = "0123456789" * 10
 DATA = {"title": "MNIST, embedded, 5 train + 100 test", "source": "embedded", "sha256": "ab"}
 
@@ -138,8 +139,11 @@ def test_report_from_folders_and_again_from_its_record(folder, tmp_path, capsys)
     out = capsys.readouterr().out
     assert "6 of 77 finished" in out.replace("\n", " ")
     assert "rknet-seed0" in out
-    assert report.main([str(tmp_path / "a/data/laptop.json"), "--out", str(tmp_path / "b")]) == 0
-    for name in ("results.md", "results.html", "data/laptop.json"):
+    assert (
+        report.main([str(tmp_path / "a/results/study-laptop.json"), "--out", str(tmp_path / "b")])
+        == 0
+    )
+    for name in ("results.md", "results.html", "results/study-laptop.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     text = (tmp_path / "a/results.md").read_text()
     assert "5.00 ± 2.48" in text
@@ -210,9 +214,11 @@ def test_document():
     assert "&lt;2" in html
 
 
-@pytest.mark.skipif(not (DOCS / "data" / "laptop.json").exists(), reason="no study is committed")
+@pytest.mark.skipif(
+    not (DOCS / "results" / "study-laptop.json").exists(), reason="no study is committed"
+)
 def test_committed_page_is_what_its_record_gives():
-    record = load(DOCS / "data" / "laptop.json")
+    record = load(COMMITTED)
     pictures = {
         path.stem.removeprefix("study-laptop-"): path.name
         for path in (DOCS / "pictures").glob("study-laptop-*.png")
