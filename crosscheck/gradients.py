@@ -12,7 +12,7 @@ import numpy as np
 from crosscheck import jax_side, reference, torch_side
 from crosscheck.check import Tensors, difference
 from crosscheck.fields import THREE
-from crosscheck.problem import Problem, Run, cotangent
+from crosscheck.problem import NEARBY, Problem, Run, cotangent, nearby
 from crosscheck.trajectories import control, label, section
 
 EXACT = "complex step"
@@ -122,17 +122,43 @@ def square(
 
 @functools.lru_cache
 def reference_gradient(problem: Problem, ts: tuple[float, ...]) -> Tensors:
-    """The true gradient: complex step through 1,280 rk4 steps, or dopri5 at 1e-8 if not smooth.
+    """The true gradient: complex step through 1,280 rk4 steps; with kinks, midpoint steps of 1/512.
 
-    (A solver of higher order, or a tighter tolerance, would only look for kinks for longer.)
+    Across a kink of the field every method's gradient has order 1, and the shortest step is best.
     """
     times = np.array(ts)
     loss = cotangent(problem, times)
     if problem.numpy is not None and problem.smooth:
         return reference.gradients(problem, "rk4", float(ts[-1] - ts[0]) / 1280, times, loss)
-    run = torch_side.run(problem, "dopri5", "direct", 1e-8, ts=times, cotangent=loss)
+    run = torch_side.run(problem, "midpoint", "direct", 1 / 512, ts=times, cotangent=loss)
     assert run.gradients is not None
     return run.gradients
+
+
+@functools.lru_cache
+def error_of_one_step(problem: Problem) -> float:
+    """C in the gradient's error C / steps of a field with kinks, from 10 rk4 steps."""
+    loss = cotangent(problem, THREE)
+    run = torch_side.run(problem, "rk4", "direct", 1 / 8, ts=THREE, cotangent=loss)
+    assert run.gradients is not None
+    exact = without_times(reference_gradient(problem, tuple(THREE)))
+    return run.accepted * difference(without_times(run.gradients), exact).error
+
+
+def condition(square: Square) -> float:
+    """Relative change of the gradient by that of y0 and parameters; at least 1."""
+    loss = cotangent(square.problem, square.ts)
+
+    def gradient(problem: Problem) -> Tensors:
+        run = torch_side.run(
+            problem, square.solver, "direct", square.control, ts=square.ts, cotangent=loss
+        )
+        assert run.gradients is not None
+        return run.gradients
+
+    base = gradient(square.problem)
+    moved = (gradient(nearby(square.problem, seed)) for seed in range(3))
+    return max(1.0, *(difference(found, base).error / NEARBY for found in moved))
 
 
 def without_times(gradient: Tensors) -> Tensors:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from crosscheck.check import Tensors
 from crosscheck.weights import to_torch
 
 EPS = {"float32": float(np.finfo(np.float32).eps), "float64": float(np.finfo(np.float64).eps)}
+NEARBY = 1e-7
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,3 +85,11 @@ class Run:
 def cotangent(problem: Problem, ts: np.ndarray) -> np.ndarray:
     """A loss sum(cotangent * ys): normal numbers `[times, *state]`, the JAX side's layout."""
     return np.random.default_rng(7).normal(size=(len(ts), *problem.y0.shape))
+
+
+def nearby(problem: Problem, seed: int) -> Problem:
+    """The problem with every entry of y0 and the parameters changed by +-`NEARBY` of itself."""
+    rng = np.random.default_rng(seed)
+    bump = lambda a: a * (1 + NEARBY * rng.choice([-1.0, 1.0], size=a.shape))
+    params = {name: bump(value) for name, value in problem.params.items()}
+    return replace(problem, params=params, y0=bump(problem.y0))

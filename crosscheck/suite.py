@@ -29,7 +29,8 @@ from jax_node.solve import FIXED_STEP
 # The kinks of ReLU make an adaptive solve long: with dopri5 at 1e-6 the adjoint of the MNIST field
 # takes thousands of evaluations.
 CONV_TOLERANCE = 1e-4
-CONV_TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5)
+CONV_TOLERANCES = (1e-2, 1e-3, 1e-4)
+CONV_STEPS = (1 / 8, 1 / 16, 1 / 32, 1 / 64)
 QUICK_TOLERANCES = (1e-3, 1e-5, 1e-7)
 LAYERS = (
     ("odenet", "float64", "conv"),
@@ -176,8 +177,10 @@ def _sweeps(quick: bool, small: list[Problem], conv: Problem) -> Iterator[sweeps
     for problem in small:
         yield sweeps.of_gradients(problem)
     yield sweeps.of_gradients(conv, CONV_TOLERANCES)
+    yield sweeps.of_gradients(conv, CONV_STEPS, ("direct",), "rk4")
     for problem in small:
         for solver in trajectories.common_solvers():
             if solver not in FIXED_STEP:
                 yield sweeps.states(problem, solver)
     yield sweeps.states(conv, "dopri5", CONV_TOLERANCES)
+    yield sweeps.states(conv, "rk4", CONV_STEPS)
