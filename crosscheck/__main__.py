@@ -104,8 +104,9 @@ def compare(quick: bool, out: Path) -> int:
     findings = suite.run(quick, lambda name: console.print(f"{name} ...", style="dim"))
     report.print_checks(findings.checks, console)
     report.write(findings, out)
-    seconds = sum(findings.seconds.values())
-    console.print(f"{seconds:.0f} s; {out / 'report.html'}", soft_wrap=True, highlight=False)
+    console.print(
+        f"{findings.elapsed:.0f} s; {out / 'report.html'}", soft_wrap=True, highlight=False
+    )
     return 1 if findings.failures else 0
 
 

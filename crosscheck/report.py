@@ -144,13 +144,13 @@ def to_markdown(findings: Findings, content: dict[str, Any]) -> str:
             value += f" ({worst.quantity.partition(' (')[0]})"
         cells = (group, len(members), failed, worst.case, value, limit, worst.reason)
         lines.append(f"| {' | '.join(map(str, cells))} |")
-    total, cpu = (sum(content[name].values()) for name in ("seconds", "cpu_seconds"))
+    cpu = sum(content["cpu_seconds"].values())
     quick = " --quick" if findings.settings["quick"] else ""
     environment = content["environment"]
     lines += [
         "",
         f"`python -m crosscheck{quick}`: {len(findings.checks)} checks, "
-        f"{len(findings.failures)} failed; {total:.0f} s, {cpu:.0f} s of them on a core, "
+        f"{len(findings.failures)} failed; {findings.elapsed:.0f} s, {cpu:.0f} s of a core, "
         f"{environment['cpu_count']} cores, {environment['platform']}, "
         f"commit {(environment['git_commit'] or 'unknown')[:10]}; "
         + ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
