@@ -13,19 +13,19 @@ import pytest
 
 # One thread: two of torch's that wait for each other on busy cores are a hundred times slower.
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-SCRIPT = Path(__file__).parents[2] / "experiments" / "mnist.py"
+SCRIPTS = Path(__file__).parents[2] / "experiments"
 
 
-def command(*flags):
-    return [sys.executable, str(SCRIPT), *map(str, flags)]
+def command(script, *flags):
+    return [sys.executable, str(SCRIPTS / script), *map(str, flags)]
 
 
-def call(*flags, cwd=None):
+def call(*flags, script="mnist.py", cwd=None):
     return subprocess.run(
-        command(*flags),
+        command(script, *flags),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         cwd=cwd,
         env=ENVIRONMENT,
         check=False,
@@ -37,9 +37,9 @@ def hear_interrupts():
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def start(*flags):
+def start(*flags, script="mnist.py"):
     return subprocess.Popen(
-        command(*flags),
+        command(script, *flags),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -173,6 +173,26 @@ def test_resume_after_kill_is_bit_identical(framework, small, tmp_path):
         assert epoch == 4
         states.append(tensors(framework, folder))
     assert len(states[0]) > 10
+    assert states[0] == states[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", ["jax", "torch"])
+@pytest.mark.parametrize("script", ["dynamics.py", "latent_ode.py", "cnf.py", "augmented.py"])
+def test_resume_of_an_application_after_kill_is_bit_identical(script, framework, tmp_path):
+    flags = ["--smoke", "--framework", framework, "--epochs", 6]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    done = call(*flags, "--out", whole, script=script)
+    assert done.returncode == 0, done.stderr
+    process = start(*flags, "--out", broken, script=script)
+    wait_for((broken / "checkpoints" / "index.json").exists, process)
+    process.kill()
+    process.communicate()
+    assert last_state(broken)[0] < 6
+    done = call("--resume", broken, script=script)
+    assert done.returncode == 0, done.stderr
+    states = [tensors(framework, last_state(run)[1]) for run in (whole, broken)]
+    assert len(states[0]) > 2
     assert states[0] == states[1]
 
 
