@@ -10,12 +10,21 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from experiments import grid
 from experiments.intervals import Interval, interval
-from experiments.report_tables import Record, done, error, image_errors, solver_rows, values
+from experiments.report_tables import (
+    Record,
+    change,
+    done,
+    error,
+    image_errors,
+    solver_rows,
+    values,
+)
 
 # One colour a model in all pictures; implicit Adams is green, as in the work we follow up on.
 COLORS = {
@@ -79,6 +88,7 @@ def curves(record: Record) -> Figure | None:
         for name in names:
             _band(axis, record, name, key)
         axis.set(title=label.capitalize(), xlabel="epoch", yscale="log")
+        _plain(axis.yaxis)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].legend(frameon=False, fontsize=7)
     return figure
@@ -109,7 +119,7 @@ def characteristics(record: Record) -> Figure | None:
     for name in ("odenet", "odenet-adjoint", "odenet-adams", "odenet-adams-adam", "torch-odenet"):
         if done(record, name):
             _band(axes[3], record, name, "nfe_forward")
-    axes[3].set(title="d) NFE forward in training", xlabel="epoch")
+    axes[3].set(title="d) NFE forward in training", xlabel="epoch", ylim=(0, None))
     axes[3].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[2].legend(frameon=False, fontsize=7)
     axes[3].legend(frameon=False, fontsize=7)
@@ -130,7 +140,7 @@ def depth(record: Record) -> Figure | None:
     ):
         for names, color, title in (
             (resnets, COLORS["resnet6"], "ResNet"),
-            (odenets, COLORS["odenet"], "ODE-Net"),
+            (odenets if axis is axes[0] else ["odenet"], COLORS["odenet"], "ODE-Net"),
         ):
             x = [float(np.median(values(record, name, key))) for name in names]
             found = [error(record, name) for name in names]
@@ -140,12 +150,13 @@ def depth(record: Record) -> Figure | None:
                 axis.annotate(text, (at, of.mean), fontsize=6, xytext=(4, 3),
                               textcoords="offset points")  # fmt: skip
         axis.set(title="Test error (%)", xlabel=label, xscale="log")
+        _plain(axis.xaxis)
     axes[0].legend(frameon=False, fontsize=8)
     return figure
 
 
 def solvers(record: Record) -> Figure | None:
-    """Test error of trained networks when tolerance or solver are changed after training."""
+    """Change of the test error when tolerance or solver are changed after training."""
     names = [n for n in ("odenet", "odenet-adjoint", "rknet") if solver_rows(record, n)]
     if not names:
         return None
@@ -154,15 +165,17 @@ def solvers(record: Record) -> Figure | None:
     for axis, name in zip(axes, names, strict=True):
         rows = solver_rows(record, name)
         for solver, marker in markers.items():
-            of = [seeds for (kind, _), seeds in rows.items() if kind == solver]
-            if not of:
+            keys = [key for key in rows if key[0] == solver]
+            if not keys:
                 continue
-            x = [float(np.mean([row["nfe_forward"] for row in seeds])) for seeds in of]
-            found = [interval([row["test_error"] for row in seeds]) for seeds in of]
+            x = [float(np.mean([row["nfe_forward"] for row in rows[key]])) for key in keys]
+            found = [change(record, name, *key) for key in keys]
             color = {"dopri5": COLORS["odenet"], "euler": "#8c8c8c", "rk4": COLORS["rknet"]}[solver]
             _errorbars(axis, x, found, color, solver, marker=marker)
-        axis.set(title=SHORT[name], xlabel="NFE of the solver tested with", xscale="log")
-        axis.set_ylabel("test error (%)")
+        axis.set(title=f"{SHORT[name]}, trained", xlabel="NFE of the solver tested with")
+        axis.set(xscale="log", ylabel="change of the test error (points)")
+        axis.axhline(0, color="#bbb", linewidth=0.8, zorder=0)
+        _plain(axis.xaxis)
     axes[0].legend(frameon=False, fontsize=8)
     return figure
 
@@ -201,6 +214,13 @@ def _figure(panels: int) -> tuple[Figure, list[Axes]]:
         axis.grid(alpha=0.25, linewidth=0.6)
         axis.title.set_fontsize(10)
     return figure, axes
+
+
+def _plain(axis: Axis) -> None:
+    """Few and plain numbers on a logarithmic axis."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(lambda x, _: f"{x / 1000:g}k" if x >= 1000 else f"{x:g}")
+    axis.set_minor_locator(NullLocator())
 
 
 def _band(axis: Axes, record: Record, name: str, key: str) -> None:

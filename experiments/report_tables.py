@@ -141,7 +141,6 @@ def changed_solvers(record: Record, names: Sequence[str]) -> Table:
                "change from training (points)", "error of the logits")  # fmt: skip
     rows = []
     for name in names:
-        trained = {seed: run["summary"]["test_error"] for seed, run in done(record, name).items()}
         for (solver, setting), seeds in solver_rows(record, name).items():
             kind = "step" if seeds[0]["step_size"] else "tolerance"
             rows.append(
@@ -150,7 +149,7 @@ def changed_solvers(record: Record, names: Sequence[str]) -> Table:
                     f"{solver}, {kind} {setting:g}",
                     f"{_mean([row['nfe_forward'] for row in seeds]):.0f}",
                     shown(interval([row["test_error"] for row in seeds])),
-                    shown(_against(record, name, solver, setting, trained), sign=True),
+                    shown(change(record, name, solver, setting), sign=True),
                     f"{_mean([row['logit_error'] for row in seeds]):.1e}",
                 )
             )
@@ -202,14 +201,13 @@ def shown(found: Interval, *, sign: bool = False) -> str:
     return mean if math.isnan(found.half) else f"{mean} ± {found.half:.2f}"
 
 
-def _against(
-    record: Record, name: str, solver: str, setting: float, trained: dict[int, float]
-) -> Interval:
+def change(record: Record, name: str, solver: str, setting: float) -> Interval:
+    """Test error with another solver minus that of the same network as it was trained."""
     changes = []
-    for seed, run in done(record, name).items():
+    for run in done(record, name).values():
         for row in run.get("examined", {}).get("solvers", []):
             if (row["solver"], row["tolerance"] or row["step_size"]) == (solver, setting):
-                changes.append(row["test_error"] - trained[seed])
+                changes.append(row["test_error"] - run["summary"]["test_error"])
     return interval(changes)
 
 

@@ -137,7 +137,7 @@ def test_a_damaged_run_is_a_failed_one(name, folder):
 def test_report_from_folders_and_again_from_its_record(folder, tmp_path, capsys):
     assert report.main([str(folder), "--out", str(tmp_path / "a")]) == 0
     out = capsys.readouterr().out
-    assert "6 of 77 finished" in out.replace("\n", " ")
+    assert "6 of 93 finished" in out.replace("\n", " ")
     assert "rknet-seed0" in out
     assert (
         report.main([str(tmp_path / "a/results/study-laptop.json"), "--out", str(tmp_path / "b")])
