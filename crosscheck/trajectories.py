@@ -132,7 +132,7 @@ def checks(pair: Pair) -> list[Check]:
                     "torch",
                     apart,
                     step_time_bound(pair),
-                    "sum of h eps / (q estimated error): see step_time_bound",
+                    "sum of h eps sqrt(terms) / (q estimated error): see step_time_bound",
                     quantity="largest difference of accepted step times",
                 )
             )
@@ -185,15 +185,17 @@ def step_time_bound(pair: Pair) -> float:
     """How far rounding may move the accepted step times of `pair`.
 
     A step is followed by one of h' = 0.9 h e^(-1/q), where e is its estimated error over the
-    tolerance and q the order of the step control. Rounding moves e by eps / rtol, and so h' by
-    h' eps / (q rtol e): little where e is near 1, much after a first step so short that the next
-    is many times longer. e is read off the quotient of the two. As e goes with h^q, h' does not
-    depend on an error in h: what steps add is a sum.
+    tolerance and q the order of the step control. Rounding of the field, eps sqrt(terms) (and what
+    Winograd's products lose), moves e by that over rtol, and so h' by h' eps sqrt(terms) /
+    (q rtol e): little where e is near 1, much after a first step so short that the next is many
+    times longer. e is read off the quotient of the two. As e goes with h^q, h' does not depend on
+    an error in h: what steps add is a sum.
     """
     times = pair.torch.step_times
     assert times is not None
     steps = np.diff(times)[:-1]  # the last one is cut to end at t1
     q = ORDER[pair.solver]
     estimated = np.minimum((0.9 * steps[:-1] / steps[1:]) ** q, 1)
-    moved = steps[1:] * EPS["float64"] / (q * pair.control * estimated)
+    rounding = EPS["float64"] * np.sqrt(pair.problem.operations) * pair.problem.stable
+    moved = steps[1:] * rounding / (q * pair.control * estimated)
     return float(np.sum(moved)) + pair.torch.accepted * EPS["float64"] * float(abs(times).max())
