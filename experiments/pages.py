@@ -49,5 +49,22 @@ def insert(page: Path, name: str, run: Path) -> None:
     write_atomic(page, re.sub(pattern, lambda _: block, text, flags=re.DOTALL))
 
 
+def cell(page: Path, block: str, row: str, column: str) -> str:
+    """A cell of the first table in a block of a page, by its row's first cell and its header.
+
+    LookupError if there is none.
+    """
+    text = page.read_text().partition(f"<!-- {block} -->\n")[2].partition("<!-- end ")[0]
+    rows = [
+        [part.strip() for part in line.strip().removeprefix("|").removesuffix("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("|")
+    ]
+    for cells in rows[2:]:
+        if cells[0] == row and column in rows[0]:
+            return cells[rows[0].index(column)]
+    raise LookupError(f"{page} has no cell {row!r}, {column!r} in its block {block}")
+
+
 if __name__ == "__main__":
     sys.exit(main())

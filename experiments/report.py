@@ -49,7 +49,9 @@ def run(arguments: list[str], console: Console) -> None:
         write_atomic(out / "results.html", page(blocks, out / "pictures"))
         template = out / "findings.template.md"
         if template.exists():
-            write_atomic(out / "findings.md", report_findings.fill(template.read_text(), record))
+            write_atomic(
+                out / "findings.md", report_findings.fill(template.read_text(), record, out)
+            )
     except OSError as error:
         raise RunError(f"the report cannot be written to {out}: {error}.") from None
     failed = [run for run in record["runs"] if run["status"] == "failed"]

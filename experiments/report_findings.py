@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 import statistics
+from pathlib import Path
 
-from experiments import grid
+from experiments import grid, pages
 from experiments.flags import ConfigError
 from experiments.intervals import interval, statement
 from experiments.report_tables import (
@@ -21,8 +22,8 @@ from experiments.report_tables import (
 )
 
 
-def fill(template: str, record: Record) -> str:
-    """The template with its numbers.
+def fill(template: str, record: Record, docs: Path) -> str:
+    """The template with its numbers, of the record and of the pages in the folder `docs`.
 
     In a row of a table a number that the study does not have becomes `not run`; elsewhere, where a
     sentence would be left without its ground, it is a `ConfigError` that names it.
@@ -30,22 +31,23 @@ def fill(template: str, record: Record) -> str:
     Names are `error:VARIANT`, `n:VARIANT`, `SUMMARY_KEY:VARIANT`, `difference:A:B`,
     `statement:A:B`, `images:VARIANT:KIND:AMOUNT`, `images-difference:A:B:KIND:AMOUNT`,
     `solver:VARIANT:SOLVER:SETTING`, `solver-nfe:VARIANT:SOLVER:SETTING`,
-    `logits:VARIANT:SOLVER:SETTING`, `data` and `epochs`.
+    `logits:VARIANT:SOLVER:SETTING`, `table:PAGE:BLOCK:ROW:COLUMN` (see `pages.cell`), `data` and
+    `epochs`.
     """
     lines = []
     for line in template.splitlines(keepends=True):
         otherwise = "not run" if line.startswith("|") else None
-        put = lambda found, default=otherwise: number(record, found[1].strip(), default)
+        put = lambda found, default=otherwise: number(record, docs, found[1].strip(), default)
         lines.append(re.sub(r"\{\{(.+?)\}\}", put, line))
     return "".join(lines)
 
 
-def number(record: Record, name: str, default: str | None = None) -> str:
+def number(record: Record, docs: Path, name: str, default: str | None = None) -> str:
     """One number as text; `default`, or `ConfigError` without one, if the study lacks it."""
     kind, *of = name.split(":")
     try:
-        text = _number(record, kind, of)
-    except (ValueError, LookupError, ZeroDivisionError):
+        text = pages.cell(docs / of[0], *of[1:]) if kind == "table" else _number(record, kind, of)
+    except (OSError, ValueError, LookupError, ZeroDivisionError):
         text = None
     if text is not None and "nan" not in text:
         return text

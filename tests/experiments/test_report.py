@@ -183,7 +183,7 @@ def test_a_study_without_finished_runs(folder, capsys):
 
 def test_findings(folder):
     record = collect(folder)
-    fill = lambda name: report_findings.fill("{{" + name + "}}", record)
+    fill = lambda name: report_findings.fill("{{" + name + "}}", record, folder)
     assert fill("error:odenet") == "3.00 ± 2.48%"
     assert fill("statement:resnet6:odenet").startswith("no difference larger than")
     assert fill("parameters:resnet6") == "576,778"
@@ -191,6 +191,9 @@ def test_findings(folder):
     assert fill("solver:odenet:euler:1") == "12.00 ± 2.48%"
     assert fill("solver-nfe:odenet:dopri5:0.1") == "14"
     assert fill("images-difference:odenet:resnet6:noise:1") == "-6.00 ± 2.48"
+    page = "<!-- a -->\n\n| RMSE | x | y |\n| --- | --- | --- |\n| b |  | 2 |\n<!-- end a -->\n"
+    (folder / "page.md").write_text(page)
+    assert fill("table:page.md:a:b:y") == "2"
     for missing in ("error:rknet", "solver:odenet:rk4:1", "nothing", "statement:rknet:odenet"):
         with pytest.raises(ConfigError, match=missing):
             fill(missing)
@@ -198,7 +201,7 @@ def test_findings(folder):
 
 def test_findings_in_a_table_may_be_missing(folder):
     template = "a {{error:odenet}}\n| b | {{error:rknet}} | {{n:odenet}} |\n"
-    filled = report_findings.fill(template, collect(folder))
+    filled = report_findings.fill(template, collect(folder), folder)
     assert filled == "a 3.00 ± 2.48%\n| b | not run | 3 |\n"
 
 
@@ -225,4 +228,4 @@ def test_committed_page_is_what_its_record_gives():
     }
     assert (DOCS / "results.md").read_text() == markdown(report.results(record, pictures))
     template = (DOCS / "findings.template.md").read_text()
-    assert (DOCS / "findings.md").read_text() == report_findings.fill(template, record)
+    assert (DOCS / "findings.md").read_text() == report_findings.fill(template, record, DOCS)
