@@ -50,11 +50,11 @@ class Precision:
 class Stability:
     """Train ODE-Net on 4,000 MNIST images with SGD at rising learning rates, method by method."""
 
-    steps: Annotated[int, arg(metavar="N")] = 80
+    steps: Annotated[int, arg(metavar="N")] = 300
     """Training steps of a run."""
     batch_size: Annotated[int, arg(metavar="N")] = 32
     """Images per step."""
-    every: Annotated[int, arg(metavar="N")] = 40
+    every: Annotated[int, arg(metavar="N")] = 100
     """Training steps between two looks at field and gradient."""
     seed: Annotated[int, arg(metavar="N")] = 0
     """Of weights and data order; the tables are over all seeds in the folder."""
