@@ -222,11 +222,12 @@ def stability(cells: Sequence[dict[str, Any]], folder: Path) -> str:
             "The largest learning rate at which training works, and what happens at the next: "
             "one entry a seed.\n",
             table(["", "largest that trains", "next", "what happens there"], rows),
-            "The runs at learning rate 0.1, before training and at its end, median over seeds: L is "
-            "the Lipschitz constant of the field, cosine and error of the gradient are against the "
-            "true one (dopri5 at 1e-5), the contraction is that of the corrector of adaptive Adams "
-            "at 1e-3, and stuck the steps in which the corrector of fixed-step implicit Adams, step "
-            "0.25, did not converge in 4 or in 16 iterations (of the two after the start-up).\n",
+            "The runs at learning rate 0.1, before training and at its end, median over seeds: L "
+            "is the Lipschitz constant of the field, cosine and error of the gradient are against "
+            "the true one (dopri5 at 1e-5), the contraction is that of the corrector of adaptive "
+            "Adams at 1e-3, and stuck the steps in which the corrector of fixed-step implicit "
+            "Adams, step 0.25, did not converge in 4 or in 16 iterations (of the two after the "
+            "start-up).\n",
             table(["", "loss", "NFE", *LOOKED.values()], first),
         ]
     )
