@@ -74,7 +74,7 @@ def failure(t: float, nfe: int, steps: int, rejected: int) -> str:
     )
 
 
-def check(solver: str, adjoint: str, step_size: float | None) -> None:
+def check(solver: str, adjoint: str, step_size: float | Float[Array, ""] | None) -> None:
     """Refuse, in one sentence, names this framework lacks and a missing or idle step size.
 
     Raises:
@@ -100,7 +100,7 @@ def solve(
     adjoint: str = "checkpoint",
     rtol: float | Float[Array, ""] = 1e-3,
     atol: float | Float[Array, ""] = 1e-3,
-    step_size: float | None = None,
+    step_size: float | Float[Array, ""] | None = None,
     max_steps: int = 4096,
     backward: Float[Array, "2"] | None = None,
     norm: Norm | None = None,
