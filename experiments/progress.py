@@ -122,7 +122,8 @@ def print_summary(console: Console, summary: dict[str, Any]) -> None:
         name, error, millions = PAPER[summary["model"]]
         table.add_row(f"paper, {name}", f"{error:.2f} %", f"{millions:.2f} M", "", "", "")
     console.print(table)
-    data = f"this run: {summary['data']}, {summary['epochs']} epochs"
+    epochs = "1 epoch" if summary["epochs"] == 1 else f"{summary['epochs']} epochs"
+    data = f"this run: {summary['data']}, {epochs}"
     if summary["model"] in PAPER:
         data += "; paper: MNIST, 60,000 train + 10,000 test, 160 epochs with random crops"
     for line in (
