@@ -119,7 +119,7 @@ def _stepper(field: Callable, solver: str) -> Callable:
     def times(y0, ts, params, tolerance):
         options = {"rtol": tolerance, "atol": tolerance, "norm": rms}
         order = method.order(diffrax.ODETerm(field))
-        first = first_step(field, ts[0], ts[-1], y0, params, order=order, **options)
+        first, _ = first_step(field, ts[0], ts[-1], y0, params, order=order, **options)
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(field),
             method,

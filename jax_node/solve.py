@@ -192,14 +192,17 @@ def _integrate(
     """Solve with diffrax: a `Forward`; with `keep_steps`, also `(times, states)` of all steps."""
     controller: diffrax.AbstractStepSizeController
     adams = isinstance(solver, Adams | ExplicitAdams | ImplicitAdams)
+    solver_state = None
     if isinstance(solver, Adams):
         dt0 = None
         controller = AdamsController(rtol, atol, norm)
     elif step_size is None:
         order = solver.order(diffrax.ODETerm(field))
-        dt0 = first_step(
+        dt0, f0 = first_step(
             field, ts[0], ts[-1], y0, args, order=order, rtol=rtol, atol=atol, norm=norm
         )
+        if _first_same_as_last(solver):
+            solver_state = jnp.array(False), f0  # False: there is an f(t0, y0) already
         smallest = 4 * jnp.finfo(ts.dtype).eps * jnp.max(jnp.abs(ts))
         controller = diffrax.PIDController(rtol, atol, norm=norm, dtmin=smallest, force_dtmin=False)
     else:
@@ -221,6 +224,7 @@ def _integrate(
             controller_state=adams,
         ),
         stepsize_controller=controller,
+        solver_state=solver_state,
         adjoint=diffrax_adjoint,
         max_steps=max_steps,
         throw=False,
@@ -264,7 +268,12 @@ def _norm(state: PyTree, of: Norm) -> Float[Array, ""]:
     return of(state)
 
 
+def _first_same_as_last(solver: diffrax.AbstractSolver) -> bool:
+    """Whether the last evaluation of a step is the first of the next."""
+    return isinstance(solver, diffrax.AbstractERK) and solver.tableau.fsal  # type: ignore
+
+
 def _evaluations(solver: diffrax.AbstractSolver, *, adaptive: bool) -> tuple[int, int]:
     """Evaluations at the start (two choose the first step size) and per attempted step."""
-    reused = isinstance(solver, diffrax.AbstractERK) and solver.tableau.fsal  # type: ignore
-    return 2 * adaptive + reused, runge_kutta.stages(solver) - reused
+    reused = _first_same_as_last(solver)
+    return 2 * adaptive, runge_kutta.stages(solver) - reused

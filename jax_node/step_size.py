@@ -26,8 +26,10 @@ def first_step(
     rtol: float | Float[Array, ""],
     atol: float | Float[Array, ""],
     norm: Callable[[PyTree], Float[Array, ""]],
-) -> Float[Array, ""]:
+) -> tuple[Float[Array, ""], PyTree]:
     """A step size whose error the tolerances allow, by two evaluations; its sign is `t1 - t0`'s.
+
+    Returned with it is the first of the two, `field(t0, y0, args)`, which the first step needs too.
 
     Hairer, Norsett and Wanner, *Solving ODEs I*, II.4, "Starting step size": an explicit Euler
     step estimates the second derivative, and `h^order * max(|y'|, |y''|) = 0.01`.
@@ -49,7 +51,7 @@ def first_step(
         (0.01 / jnp.where(flat, 1.0, largest)) ** (1 / order),
     )
     h = jnp.minimum(jnp.minimum(100 * h0, h1), jnp.abs(t1 - t0))
-    return jax.lax.stop_gradient((direction * h).astype(t0.dtype))
+    return jax.lax.stop_gradient((direction * h).astype(t0.dtype)), f0
 
 
 class FixedStep(diffrax.AbstractStepSizeController[tuple, None]):
