@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -93,10 +95,18 @@ def run(quick: bool, say: Callable[[str], None]) -> Findings:
 
 def _train() -> tuple[list[training.Divergence], float, float]:
     """The divergences, and the wall and CPU seconds they took."""
+    threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
     torch.set_num_threads(1)
     wall, cpu = time.perf_counter(), time.process_time()
     found = training.both_precisions(steps=200)
     return found, time.perf_counter() - wall, time.process_time() - cpu
+
+
+def _end_with(parent: int) -> None:
+    """Wait for the parent's end, then end this process too: a killed one cannot take it along."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _compare(findings: Findings, quick: bool, say: Callable[[str], None]) -> None:
