@@ -110,14 +110,15 @@ def solve_both(
 
 
 def checks(pair: Pair) -> list[Check]:
-    """States within the bound; and in float64 the same number of steps at the same times."""
+    """States within the bound; in float64 also as many steps and evaluations, at the same times."""
     bound, reason = state_bound(pair)
     sides = {"jax": {"ys": pair.jax.ys}, "torch": {"ys": pair.torch.ys}}
     group = section("trajectories", pair.solver)
     found = [compare_tensors(group, pair.label, sides, bound, reason)]
     if pair.dtype == "float64":
+        counts = ("accepted", "rejected", "nfe_forward")
         steps = {
-            name: {"accepted": np.array(run.accepted), "rejected": np.array(run.rejected)}
+            name: {count: np.array(getattr(run, count)) for count in counts}
             for name, run in (("jax", pair.jax), ("torch", pair.torch))
         }
         case = f"{pair.label}, steps"
