@@ -135,7 +135,7 @@ def adaptive_checks(square: Square) -> list[Check]:
             continue
         for what, pick in (("", without_times), (", times", only_times)):
             sides = {m: pick(square.of(m)) for m in (a, b)}
-            # In the times the two differ by an error's worth for a field that is 0 at t0; why is open.
+            # Times differ by an error's worth for a field that is 0 at t0; why is open.
             bound, why = (rounding, reason) if reason and not what else error_bound(square, a, b)
             found.append(compare_tensors(square.section, square.label + what, sides, bound, why))
     return found
