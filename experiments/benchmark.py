@@ -105,7 +105,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     record: dict[str, Any] = {
         **results.environment(versions()),
         "machine": machine(),
-        "command": shlex.join(["python", "experiments/benchmark.py", *given]),
+        # Of absolute paths the last part: the summary goes into a page.
+        "command": shlex.join(
+            ["python", "experiments/benchmark.py"]
+            + [Path(word).name if word.startswith("/") else word for word in given]
+        ),
         "batch_size": options.batch_size,
         "repeats": options.repeats,
         "load_before": os.getloadavg()[0],
