@@ -24,7 +24,6 @@ from crosscheck.fields import THREE
 from crosscheck.gradients import (
     EXACT,
     Square,
-    condition,
     error_of_one_step,
     only_times,
     reference_gradient,
@@ -153,7 +152,7 @@ def error_bound(square: Square, a: str, b: str) -> tuple[float, str]:
         constant = error_of_one_step(square.problem)
         text = f"4 C / steps, {steps[0]} and {steps[1]} of them, C = {constant:.2g}: kinks, order 1"
         return sum(4 * constant / n for n in steps), text
-    kappa = condition(square)
+    kappa = square.condition
     bound = 2 * sum(steps) * kappa * square.control
     return bound, f"2 rtol x {sum(steps)} steps of the two x condition {kappa:.2g}"
 

@@ -12,7 +12,7 @@ import numpy as np
 from crosscheck import jax_side, reference, torch_side
 from crosscheck.check import Tensors, difference
 from crosscheck.fields import THREE
-from crosscheck.problem import NEARBY, Problem, Run, cotangent, nearby
+from crosscheck.problem import Problem, Run, condition, cotangent
 from crosscheck.trajectories import control, label, section
 
 EXACT = "complex step"
@@ -53,6 +53,20 @@ class Square:
         found = self.runs[method].gradients
         assert found is not None
         return found
+
+    @functools.cached_property
+    def condition(self) -> float:
+        """The condition of torch's direct gradient in float64."""
+        loss = cotangent(self.problem, self.ts)
+
+        def gradient(problem: Problem) -> Tensors:
+            run = torch_side.run(
+                problem, self.solver, "direct", self.control, ts=self.ts, cotangent=loss
+            )
+            assert run.gradients is not None
+            return run.gradients
+
+        return condition(self.problem, gradient)
 
     def matrix(self) -> tuple[list[str], np.ndarray]:
         """Methods, family by family, and the differences (y0 and parameters) of every two."""
@@ -143,22 +157,6 @@ def error_of_one_step(problem: Problem) -> float:
     assert run.gradients is not None
     exact = without_times(reference_gradient(problem, tuple(THREE)))
     return run.accepted * difference(without_times(run.gradients), exact).error
-
-
-def condition(square: Square) -> float:
-    """Relative change of the gradient by that of y0 and parameters; at least 1."""
-    loss = cotangent(square.problem, square.ts)
-
-    def gradient(problem: Problem) -> Tensors:
-        run = torch_side.run(
-            problem, square.solver, "direct", square.control, ts=square.ts, cotangent=loss
-        )
-        assert run.gradients is not None
-        return run.gradients
-
-    base = gradient(square.problem)
-    moved = (gradient(nearby(square.problem, seed)) for seed in range(3))
-    return max(1.0, *(difference(found, base).error / NEARBY for found in moved))
 
 
 def without_times(gradient: Tensors) -> Tensors:

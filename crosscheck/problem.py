@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import nn
 
-from crosscheck.check import Tensors
+from crosscheck.check import Tensors, difference
 from crosscheck.weights import to_torch
 
 EPS = {"float32": float(np.finfo(np.float32).eps), "float64": float(np.finfo(np.float64).eps)}
@@ -87,9 +87,16 @@ def cotangent(problem: Problem, ts: np.ndarray) -> np.ndarray:
     return np.random.default_rng(7).normal(size=(len(ts), *problem.y0.shape))
 
 
-def nearby(problem: Problem, seed: int) -> Problem:
-    """The problem with every entry of y0 and the parameters changed by +-`NEARBY` of itself."""
-    rng = np.random.default_rng(seed)
-    bump = lambda a: a * (1 + NEARBY * rng.choice([-1.0, 1.0], size=a.shape))
-    params = {name: bump(value) for name, value in problem.params.items()}
-    return replace(problem, params=params, y0=bump(problem.y0))
+def condition(problem: Problem, solution: Callable[[Problem], Tensors]) -> float:
+    """Measured condition: relative change of a solution by that of y0 and the parameters.
+
+    The largest of three random changes of every entry by +-`NEARBY` of itself, at least 1.
+    """
+    base, worst = solution(problem), 1.0
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        bump = lambda a: a * (1 + NEARBY * rng.choice([-1.0, 1.0], size=a.shape))  # noqa: B023
+        params = {name: bump(value) for name, value in problem.params.items()}
+        moved = replace(problem, params=params, y0=bump(problem.y0))
+        worst = max(worst, difference(solution(moved), base).error / NEARBY)
+    return worst

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from crosscheck import jax_side, torch_side
-from crosscheck.check import Check, Tensors, compare_tensors, difference
+from crosscheck.check import Check, Tensors, compare_tensors
 from crosscheck.fields import FIXED_STEP
-from crosscheck.problem import EPS, NEARBY, Problem, Run, nearby
+from crosscheck.problem import EPS, Problem, Run, condition
 from jax_node import solve as jax_solve
 from torch_node import solve as torch_solve
 
@@ -150,27 +150,17 @@ def state_bound(pair: Pair) -> tuple[float, str]:
             # Rounding moves the steps that look for a kink.
             return pair.control, "rtol: rounding moves the steps near the kinks of ReLU"
         return 1e-8, "the same steps but for rounding, 1e-16 over a local error of 1e-6"
-    kappa = condition(pair)
+
+    def states(problem: Problem) -> Tensors:
+        return {"ys": torch_side.run(problem, pair.solver, "direct", pair.control, ts=pair.ts).ys}
+
+    kappa = condition(pair.problem, states)
     steps = np.sqrt(max(1, pair.torch.accepted))
     rounding = EPS["float32"] * pair.problem.stable * kappa * steps * 10
     text = f"10 eps x condition {kappa:.2g} x sqrt(steps) x {pair.problem.stable:g}"
     if fixed:
         return rounding, text
     return rounding + 30 * pair.control, text + " + 30 rtol, since steps may differ"
-
-
-def condition(pair: Pair) -> float:
-    """Measured condition: relative change of the states by that of y0 and the parameters.
-
-    The largest of three directions, in float64, at least 1.
-    """
-
-    def states(problem: Problem) -> Tensors:
-        return {"ys": torch_side.run(problem, pair.solver, "direct", pair.control, ts=pair.ts).ys}
-
-    base = states(pair.problem)
-    moved = (states(nearby(pair.problem, seed)) for seed in range(3))
-    return max(1.0, *(difference(found, base).error / NEARBY for found in moved))
 
 
 def step_time_difference(pair: Pair) -> float | None:

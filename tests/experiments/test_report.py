@@ -217,9 +217,7 @@ def test_document():
     assert "&lt;2" in html
 
 
-@pytest.mark.skipif(
-    not (DOCS / "results" / "study-laptop.json").exists(), reason="no study is committed"
-)
+@pytest.mark.skipif(not COMMITTED.exists(), reason="no study is committed")
 def test_committed_page_is_what_its_record_gives():
     record = load(COMMITTED)
     pictures = {
