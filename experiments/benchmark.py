@@ -170,14 +170,14 @@ def jobs(
 
 def run(contest: Contest, options: Measurement, unmeasured: dict[str, str]) -> dict[str, Any]:
     """Times, work, compile times and memory of all sides of a contest."""
-    calls = {}
+    calls, first_seconds = {}, {}
     for side in contest.sides:
         if why := benchmark_cases.missing(side):
             unmeasured[side] = why
             continue
         call = benchmark_cases.make_call(contest, side, options.batch_size)
         try:
-            call()
+            first_seconds[side], _ = measuring.timed(call)
         except Exception as error:
             if not side.startswith("compiled"):
                 raise
@@ -191,7 +191,7 @@ def run(contest: Contest, options: Measurement, unmeasured: dict[str, str]) -> d
     for result in sides:
         if result not in rivals:
             result["ratios"] = [report.ratio(result, rival) for rival in rivals]
-        result["cold_seconds"] = result["first_seconds"] - result["seconds"]
+        result["cold_seconds"] = first_seconds[result["side"]] - result["seconds"]
         if contest.quick and not options.quick and not result["side"].startswith("compiled"):
             result |= alone(contest, result["side"], options.batch_size)
     return {"name": contest.name, "sides": sides}

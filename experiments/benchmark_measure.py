@@ -30,10 +30,10 @@ def take_turns(
     """
     found: dict[str, dict[str, Any]] = {}
     for side, call in calls.items():
-        first, _ = timed(call)
-        second, work = timed(call)
-        times = max(1, round(SAMPLE_SECONDS / second))
-        found[side] = {"first_seconds": first, "calls_a_sample": times, "samples": [], **work}
+        call()
+        seconds, work = timed(call)
+        times = max(1, round(SAMPLE_SECONDS / seconds))
+        found[side] = {"calls_a_sample": times, "samples": [], **work}
     for turn in range(repeats):
         for side in list(calls)[:: 1 if turn % 2 == 0 else -1]:
             seconds, _ = timed(calls[side], found[side]["calls_a_sample"])
