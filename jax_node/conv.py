@@ -76,18 +76,19 @@ def _tiled_winograd(size: int, taps: int, stride: int) -> tuple[np.ndarray, ...]
     With stride 2 even and odd pixels are two rows, each of which meets every other tap, and which
     share `A` and `G`: a convolution of `taps` and stride 1 for each. Tiles have at most 8 points.
     """
-    outputs = (size + 2 - stride * taps) // stride + 1
+    outputs = (size + 2) // stride - taps + 1
     tiles = np.array_split(np.arange(outputs), -(-outputs // (9 - taps)))
     matrices = [winograd(len(tile), taps) for tile in tiles]
     A = scipy.linalg.block_diag(*(A for A, _, _ in matrices))
     G = np.concatenate([G for _, G, _ in matrices])
+    B = np.zeros((len(G), outputs + taps - 1))
+    row = 0
+    for tile, (_, _, b) in zip(tiles, matrices, strict=True):
+        B[row : row + len(b), tile[0] : tile[-1] + taps] = b
+        row += len(b)
     padded = np.zeros((stride, len(G), size + 2))
     for phase in range(stride):
-        row = 0
-        for tile, (_, _, b) in zip(tiles, matrices, strict=True):
-            pixels = phase + stride * np.arange(tile[0], tile[0] + b.shape[1])
-            padded[phase, row : row + len(b), pixels] = b.T
-            row += len(b)
+        padded[phase, :, phase::stride][:, : B.shape[1]] = B
     return A, G, *padded[:, :, 1:-1]  # the padding is zero: its columns say nothing
 
 
