@@ -91,7 +91,7 @@ class Flags:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, or 2 for bad input."""
     if arguments is None:
-        memory.restart_with_huge_pages()  # for all sides, as the experiments do
+        memory.restart_with_kept_memory()  # for all sides, as the experiments do
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         options = flags.parse("benchmark.py", EXAMPLES, given, Flags()).measurement

@@ -28,7 +28,7 @@ def guard(
 ) -> int:
     """Run a command line; returns the exit code: 0, 1 for a failed run, 2 for bad input."""
     if arguments is None:
-        memory.restart_with_huge_pages()
+        memory.restart_with_kept_memory()
     given = list(sys.argv[1:] if arguments is None else arguments)
     # JAX keeps compiled programs there, so that only the first run on a machine waits for them.
     cache = Path.home() / ".cache" / "neural-ode" / "jax"

@@ -1,4 +1,4 @@
-"""A command starts anew once, with glibc's huge pages and the same arguments."""
+"""A command starts anew once, with a malloc that keeps memory and the same arguments."""
 
 import os
 import platform
@@ -7,11 +7,18 @@ import sys
 
 import pytest
 
+KEPT = ":".join(
+    f"glibc.malloc.{setting}"
+    for setting in (
+        "hugetlb=1", "mmap_threshold=1099511627776", "trim_threshold=1099511627776",
+        "top_pad=134217728",
+    )
+)  # fmt: skip
 SCRIPT = """
 import os, sys
-from experiments.memory import restart_with_huge_pages
+from experiments.memory import restart_with_kept_memory
 print("begins", flush=True)
-restart_with_huge_pages()
+restart_with_kept_memory()
 print(sys.argv[1:], os.environ["GLIBC_TUNABLES"])
 """
 
@@ -19,7 +26,7 @@ print(sys.argv[1:], os.environ["GLIBC_TUNABLES"])
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
 @pytest.mark.parametrize(
     ("given", "begins", "tunables"),
-    [(None, 2, "glibc.malloc.hugetlb=1"), ("glibc.malloc.check=0", 1, "glibc.malloc.check=0")],
+    [(None, 2, KEPT), ("glibc.malloc.check=0", 1, "glibc.malloc.check=0")],
 )
 def test_a_command_starts_anew_once_unless_tuned(given, begins, tunables):
     environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
@@ -30,3 +37,34 @@ def test_a_command_starts_anew_once_unless_tuned(given, begins, tunables):
         capture_output=True, text=True, env=environment, check=True,
     )  # fmt: skip
     assert done.stdout == "begins\n" * begins + f"['--lr', '0.1 2'] {tunables}\n"
+
+
+STEPS = """
+import resource, sys
+from experiments import benchmark_cases
+from experiments.memory import restart_with_kept_memory
+restart_with_kept_memory()
+learner = benchmark_cases.make_learner("jax", ["--model", "resnet1", "--devices", "2"])
+batch = benchmark_cases.digits(64)
+for step in range(12):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    learner.train_step(*batch, 0.1)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_a_step_takes_no_fresh_memory():
+    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    kept, given_back = (
+        int(
+            subprocess.run(
+                [sys.executable, "-c", STEPS],
+                capture_output=True, text=True, env=environment | more, check=True,
+            ).stdout
+        )
+        for more in ({}, {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"})
+    )  # fmt: skip
+    # Images of 26x26x64 float32 are 11 MB: 2,700 pages of 4 kB, and a step has many.
+    assert given_back > 2700
+    assert kept < 100
