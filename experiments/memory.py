@@ -28,5 +28,6 @@ def restart_with_kept_memory() -> None:
         os.environ["GLIBC_TUNABLES"] = ":".join(
             f"glibc.malloc.{name}={value}" for name, value in _TUNABLES.items()
         )
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":  # JAX's own setting
+            os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
