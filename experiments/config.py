@@ -43,8 +43,15 @@ class Model:
     """Type of weights, activations and solver state; bfloat16 (jax) of the convolutions only."""
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """Where to compute; auto takes an accelerator if there is one."""
-    devices: Annotated[int, arg(metavar="N")] = 1
-    """Devices that share a batch, jax only; on a CPU its cores, by which direct gradients gain."""
+    devices: Annotated[
+        int | None,
+        arg(
+            metavar="N",
+            help_behavior_hint="(default: on a CPU its free cores, as far as each gets 16 images "
+            "and the gradient gains by it; otherwise 1)",
+        ),
+    ] = None
+    """Devices that share a batch, jax only; on a CPU they are its cores."""
 
 
 @dataclass(frozen=True)

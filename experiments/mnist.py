@@ -55,6 +55,7 @@ def execute(
     config = settle_data(config, dataset)
     if folder:
         check_same_data(folder, dataset)
+    config = settle_devices(framework, config)
     learner = build_learner(framework, config)
     say(console, "device", f"{learner.device_name}; {learner.parameter_count:,} parameters")
     record = {
@@ -151,6 +152,17 @@ def check_same_data(folder: RunFolder, dataset: data.Dataset) -> None:
             f"data are now {dataset.title} ({dataset.checksum[:12]}); pass the --source or "
             "--data-dir it had."
         )
+
+
+def settle_devices(framework: ModuleType, config: Config) -> Config:
+    """The configuration with a number of devices: if none is given, as many as pay."""
+    if config.model.devices is not None:
+        return config
+    try:
+        count = framework.default_devices(config.training.batch_size, **learner_arguments(config))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, devices=count))
 
 
 def build_learner(framework: ModuleType, config: Config) -> Any:

@@ -28,7 +28,8 @@ FREE_ON_RESUME = {
 def resolve(config: Config) -> Config:
     """Settle the defaults that depend on other flags, and check every value.
 
-    Solver and gradient names are the framework's to check. Raises `ConfigError`.
+    Solver and gradient names are the framework's to check, and JAX's devices its to count. Raises
+    `ConfigError`.
     """
     model, solver, training, data = config.model, config.solver, config.training, config.data
     if not re.fullmatch(r"odenet|rknet|resnet[1-9]\d*", model.name):
@@ -37,9 +38,11 @@ def resolve(config: Config) -> Config:
             "with another number of blocks."
         )
     at_least("--devices", model.devices)
-    if model.devices > 1 and model.framework != "jax":
-        raise ConfigError("--devices belongs to --framework jax; torch has one device here.")
-    if training.batch_size % model.devices:
+    if model.framework != "jax":
+        if model.devices not in (None, 1):
+            raise ConfigError("--devices belongs to --framework jax; torch has one device here.")
+        model = dataclasses.replace(model, devices=1)
+    if training.batch_size % (model.devices or 1):
         raise ConfigError(
             f"--batch-size {training.batch_size} cannot be split evenly over --devices "
             f"{model.devices}; choose a multiple."
@@ -76,11 +79,14 @@ def resolve(config: Config) -> Config:
         ("--limit-test", data.limit_test),
     ):
         at_least(flag, number)
-    return dataclasses.replace(config, solver=solver, training=training)
+    return dataclasses.replace(config, model=model, solver=solver, training=training)
 
 
 def learner_arguments(config: Config) -> dict[str, Any]:
-    """Keyword arguments of a framework's `Learner`, from a resolved configuration."""
+    """Keyword arguments of a framework's `Learner`, from a resolved configuration.
+
+    Devices that are not settled yet (see `mnist.settle_devices`) are one.
+    """
     model, solver, training = config.model, config.solver, config.training
     return {
         "model": model.name,
@@ -97,7 +103,7 @@ def learner_arguments(config: Config) -> dict[str, Any]:
         "seed": training.seed,
         "precision": model.precision,
         "device": model.device,
-        **({"n_devices": model.devices} if model.devices > 1 else {}),
+        **({"n_devices": model.devices} if (model.devices or 1) > 1 else {}),
         "t1": solver.t1,
         "kinetic_weight": training.kinetic_weight,
         "jacobian_weight": training.jacobian_weight,

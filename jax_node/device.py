@@ -44,9 +44,11 @@ def compiler_options(device: jax.Device) -> dict[str, int]:
     return {}
 
 
-def describe(device: jax.Device) -> str:
-    """The device in words."""
-    return "cpu" if device.platform == "cpu" else f"{device.platform}: {device.device_kind}"
+def describe(*devices: jax.Device) -> str:
+    """Devices of one kind in words."""
+    name, kind = devices[0].platform, devices[0].device_kind
+    number = f", {len(devices)} devices" if len(devices) > 1 else ""
+    return (name if name == "cpu" else f"{name}: {kind}") + number
 
 
 def versions() -> dict[str, str]:

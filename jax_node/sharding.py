@@ -14,6 +14,7 @@ the devices of all, and each gives its part of the batch to
 """
 
 import contextlib
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -48,6 +49,22 @@ def make_mesh(device: str, count: int) -> Mesh:
             "--devices"
         )
     return Mesh(np.array(found[:count]), (AXIS,))
+
+
+def default_count(device: str, batch_size: int) -> int:
+    """As many devices as pay: on a CPU its free cores, if each gets 16 images or more.
+
+    Accelerators are often shared, so of them it is one. JAX must not have been used before, or the
+    processor stays as it is divided. Raises ValueError if there is no such device.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if device in ("auto", "cpu"):
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", cores)
+    if choose(device).platform != "cpu":
+        return 1
+    counts = range(1, len(jax.devices("cpu")) + 1)
+    return max((n for n in counts if batch_size % n == 0 and batch_size // n >= 16), default=1)
 
 
 def whole(mesh: Mesh) -> NamedSharding:

@@ -90,6 +90,15 @@ def check(solver: str, adjoint: str, step_size: float | Float[Array, ""] | None)
         raise ValueError(f"{solver} chooses its own steps: leave out --step-size")
 
 
+def splits_batch(solver: str | None, adjoint: str | None) -> bool:
+    """Whether devices may solve for parts of a batch each by itself but for the error norm.
+
+    Adams steps have norms inside too, and diffrax's checkpointing cannot be run by device. Without
+    an ODE (None) there is nothing in the way.
+    """
+    return adjoint != "checkpoint" and "adams" not in (solver or "")
+
+
 def solve(
     field: Field,
     y0: PyTree,

@@ -19,7 +19,7 @@ from jax_node import device as devices
 from jax_node.checkpoint import CheckpointError as CheckpointError
 from jax_node.models import Output, as_images, build, parameter_count
 from jax_node.regularise import Regulariser, regulariser
-from jax_node.solve import Solution, SolveError, check, solve
+from jax_node.solve import Solution, SolveError, check, solve, splits_batch
 
 OPTIMIZERS = ("sgd", "adam")
 PRECISIONS = ("float32", "float64", "bfloat16")
@@ -140,17 +140,15 @@ class Learner:
             # Placed once: compiled once.
             self.state = jax.device_put(state, sharding.whole(self._mesh))
         self.parameter_count = parameter_count(network)
-        self.device_name = devices.describe(self._mesh.devices[0])
+        self.device_name = devices.describe(*self._mesh.devices)
         self.versions = devices.versions()
         penalties = regulariser(kinetic_weight, jacobian_weight, seed)
         step: Callable = functools.partial(
             train_step, self._graph, self._optimizer, regulariser=penalties
         )
         evaluation: Callable = functools.partial(forward, self._graph)
-        # XLA partitions what sums over the batch elsewhere too: Adams steps have norms inside,
-        # probes are drawn for the whole batch. diffrax's checkpointing cannot be run by device.
-        by_xla = penalties is not None or adjoint == "checkpoint" or "adams" in (solver or "")
-        if not by_xla:
+        # Probes are drawn for the whole batch. What is not run by device, XLA partitions.
+        if penalties is None and splits_batch(solver, adjoint):
             states = P(None, None, None, sharding.AXIS)
             others = [P()] * (len(Solution._fields) - 1)
             solved = P() if integrate is None else Solution._make([states, *others])
@@ -252,6 +250,26 @@ class Learner:
 
     def _context(self):
         return jax.default_device(self._mesh.devices[0])
+
+
+def default_devices(
+    batch_size: int,
+    *,
+    solver: str | None,
+    adjoint: str | None,
+    device: str,
+    kinetic_weight: float,
+    jacobian_weight: float,
+    **others: Any,
+) -> int:
+    """How many devices a `Learner` with these arguments had best share a batch among.
+
+    More than one pay only where each runs by itself. To be asked before JAX is used. Raises
+    ValueError if there is no such device.
+    """
+    del others
+    alone = splits_batch(solver, adjoint) and not (kinetic_weight or jacobian_weight)
+    return sharding.default_count(device, batch_size) if alone else 1
 
 
 def forward(graph: nnx.GraphDef, weights: nnx.State, images: Array) -> Output:

@@ -8,6 +8,7 @@ import jax
 import pytest
 
 from jax_node import sharding
+from jax_node.train import default_devices
 
 # In a process of its own, because the number of CPU devices is fixed when JAX is first used.
 SCRIPT = """
@@ -69,3 +70,33 @@ def test_devices_that_are_not_there(count, message):
     jax.devices()  # JAX's devices are fixed from here on
     with pytest.raises(ValueError, match=message):
         sharding.make_mesh("cpu", count)
+
+
+COUNTS = """
+import os
+os.sched_getaffinity = lambda process: range(4)
+from jax_node import sharding
+print([sharding.default_count("cpu", size) for size in (128, 64, 48, 32, 31, 17, 1)])
+"""
+
+
+def test_cores_share_a_batch_by_default_if_each_gets_enough():
+    done = subprocess.run(
+        [sys.executable, "-c", COUNTS], capture_output=True, text=True, timeout=600, check=True
+    )
+    assert done.stdout == "[4, 4, 3, 2, 1, 1, 1]\n"
+
+
+def test_where_devices_cannot_run_by_themselves_one_is_the_default(monkeypatch):
+    monkeypatch.setattr(sharding, "default_count", lambda device, batch_size: 4)
+    plain = {"solver": "dopri5", "adjoint": "direct", "device": "cpu", "kinetic_weight": 0.0,
+             "jacobian_weight": 0.0, "seed": 0}  # fmt: skip
+    assert default_devices(64, **plain) == 4
+    assert default_devices(64, **plain | {"solver": None, "adjoint": None}) == 4
+    for other in (
+        {"adjoint": "checkpoint"},
+        {"solver": "implicit_adams"},
+        {"kinetic_weight": 0.1},
+        {"jacobian_weight": 0.1},
+    ):
+        assert default_devices(64, **plain | other) == 1
