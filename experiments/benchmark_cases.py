@@ -50,6 +50,7 @@ _STEPS = (
     "jax direct on 2",
     "jax checkpoint",
     "jax adjoint",
+    "jax adjoint on 2",
     "torch adjoint",
 )
 _ADAMS = ("jax checkpoint", "torch direct", "jax adjoint", "torch adjoint")
