@@ -152,11 +152,14 @@ def tensors(framework, folder):
 
 
 @pytest.mark.parametrize(
-    "framework",
-    ["torch", pytest.param("jax", marks=pytest.mark.slow)],  # it compiles three times
+    ("framework", "devices"),
+    [
+        ("torch", 1),
+        *(pytest.param("jax", n, marks=pytest.mark.slow) for n in (1, 2)),  # compiled three times
+    ],
 )
-def test_resume_after_kill_is_bit_identical(framework, small, tmp_path):
-    flags = [*small, "--framework", framework, "--epochs", 4, "--augment"]
+def test_resume_after_kill_is_bit_identical(framework, devices, small, tmp_path):
+    flags = [*small, "--framework", framework, "--epochs", 4, "--augment", "--devices", devices]
     assert call(*flags, "--out", tmp_path / "whole").returncode == 0
     broken = tmp_path / "broken"
     process = start(*flags, "--out", broken)
