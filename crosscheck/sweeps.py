@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crosscheck import gradients, jax_side, torch_side
+from crosscheck import gradients, torch_side
 from crosscheck.check import Check, difference
 from crosscheck.fields import THREE
 from crosscheck.problem import Problem, cotangent
 from jax_node.solve import FIXED_STEP
 
 TOLERANCES = tuple(10.0**-k for k in range(3, 11))
-SIDES = {"jax": jax_side, "torch": torch_side}
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def states(problem: Problem, solver: str, tolerances: tuple[float, ...] = TOLERA
     best = ("dopri8", 1e-13) if problem.smooth else ("dopri5", 1e-9)
     exact = torch_side.run(problem, best[0], "direct", best[1], ts=ts).ys[-1]
     errors, work = {}, {}
-    for name, side in SIDES.items():
+    for name, side in gradients.SIDES.items():
         runs = [side.run(problem, solver, "direct", rtol, ts=ts) for rtol in tolerances]
         errors[name] = np.array([np.linalg.norm(run.ys[-1] - exact) for run in runs])
         errors[name] /= np.linalg.norm(exact)
@@ -71,7 +70,7 @@ def of_gradients(
     errors, work = {}, {}
     for side, adjoint in gradients.methods(solver, adjoints):
         runs = [
-            SIDES[side].run(problem, solver, adjoint, rtol, ts=THREE, cotangent=loss)
+            gradients.SIDES[side].run(problem, solver, adjoint, rtol, ts=THREE, cotangent=loss)
             for rtol in tolerances
         ]
         name = f"{side} {adjoint}"

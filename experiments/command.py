@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,6 +37,10 @@ def guard(
     console = Console(width=None if sys.stdout.isatty() else 120)
     try:
         run(given, console)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who read this, say head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except (ConfigError, DataError, RunError) as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return 2

@@ -42,7 +42,7 @@ def parse(prog: str, examples: str, arguments: Sequence[str], default: Flags) ->
             )
     except SystemExit as exit_:
         if exit_.code in (0, None):
-            print(examples)
+            print(examples, flush=True)
             sys.exit(0)
     raise ConfigError(_first_sentence(errors.getvalue()))
 

@@ -2,11 +2,15 @@
 
 import gzip
 import json
+import signal
 import sys
 import types
 
 import numpy as np
 import pytest
+
+# A job in the background of a shell ignores SIGINT, and commands that tests start inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class SolveError(RuntimeError):

@@ -32,11 +32,6 @@ def call(*flags, script="mnist.py", cwd=None):
     )
 
 
-def hear_interrupts():
-    """A job in the background of a shell ignores SIGINT, and its children inherit that."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def start(*flags, script="mnist.py"):
     return subprocess.Popen(
         command(script, *flags),
@@ -44,7 +39,6 @@ def start(*flags, script="mnist.py"):
         stderr=subprocess.PIPE,
         text=True,
         env=ENVIRONMENT,
-        preexec_fn=hear_interrupts,
     )
 
 
@@ -222,3 +216,13 @@ def test_interrupt_keeps_finished_epochs(small, tmp_path):
     epoch, folder = last_state(run)
     assert epoch >= 1
     assert folder.is_dir()
+
+
+def test_a_reader_that_goes_early_gets_no_traceback():
+    process = subprocess.Popen(
+        command("mnist.py", "--help"),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT,
+    )  # fmt: skip
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 128 + signal.SIGPIPE

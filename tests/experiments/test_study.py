@@ -128,11 +128,6 @@ def test_a_run_killed_before_it_had_a_configuration_is_made_anew(run_study, tmp_
     assert "odenet-seed0 new" in calls(tmp_path / "study")
 
 
-def hear_interrupts():
-    """A job in the background of a shell ignores SIGINT, and its children inherit that."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def start_study(folder, faults):
     return subprocess.Popen(
         [sys.executable, "-c", DRIVER, "--preset", "smoke", "--only", ONLY, "--out", str(folder),
@@ -141,7 +136,6 @@ def start_study(folder, faults):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=hear_interrupts,
     )  # fmt: skip
 
 

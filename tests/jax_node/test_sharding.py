@@ -39,15 +39,23 @@ OPTIONS = {
     "rtol": 1e-3, "atol": 1e-3, "step_size": None, "max_steps": 16, "optimizer": "sgd",
     "momentum": 0.9, "seed": 0, "precision": "float64", "device": "cpu",
 }  # fmt: skip
+PENALTIES = {"adjoint": "direct", "kinetic_weight": 0.1, "jacobian_weight": 0.1}
 
 
 @pytest.mark.parametrize(
-    "adjoint",
-    ["direct", *(pytest.param(a, marks=pytest.mark.slow) for a in ("checkpoint", "adjoint"))],
+    "options",
+    [
+        {"adjoint": "direct"},
+        *(
+            pytest.param(options, marks=pytest.mark.slow)
+            for options in ({"adjoint": "checkpoint"}, {"adjoint": "adjoint"}, PENALTIES)
+        ),
+    ],
+    ids=["direct", "checkpoint", "adjoint", "penalties"],
 )
-def test_one_two_and_four_devices_agree(adjoint):
+def test_one_two_and_four_devices_agree(options):
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, json.dumps(OPTIONS | {"adjoint": adjoint})],
+        [sys.executable, "-c", SCRIPT, json.dumps(OPTIONS | options)],
         capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
