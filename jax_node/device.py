@@ -1,7 +1,6 @@
 """Which device, which precision: the global settings of JAX, made in one place."""
 
 import importlib.metadata
-import os
 
 import jax
 import jax.numpy as jnp
@@ -31,17 +30,6 @@ def dtype_of(precision: str) -> jnp.dtype:
     if precision == "float64":
         jax.config.update("jax_enable_x64", True)
     return jnp.dtype("float32" if precision == "bfloat16" else precision)
-
-
-def compiler_options(device: jax.Device) -> dict[str, int]:
-    """XLA's options for a program whose buffers are large.
-
-    Where `experiments/memory.py` has malloc keep memory, a program on CPU asks for it in pieces of
-    at most 60 MB, if its buffers allow: a heap of glibc has 64.
-    """
-    if device.platform == "cpu" and "malloc.top_pad" in os.environ.get("GLIBC_TUNABLES", ""):
-        return {"xla_multiheap_size_constraint_per_heap": 60_000_000}
-    return {}
 
 
 def describe(*devices: jax.Device) -> str:

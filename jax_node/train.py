@@ -156,11 +156,9 @@ class Learner:
             step = sharding.by_device(step, self._mesh, (False, True, True, False), (P(), result))
             output = Output._make([P(sharding.AXIS), solved, P()])
             evaluation = sharding.by_device(evaluation, self._mesh, (False, True), output)
-        compiler_options = devices.compiler_options(self._mesh.devices[0])
-        compiled = functools.partial(jax.jit, compiler_options=compiler_options)
-        self._train_step = compiled(step)
-        self._forward = compiled(evaluation)
-        self._trajectory = compiled(functools.partial(trajectory, self._graph))
+        self._train_step = jax.jit(step)
+        self._forward = jax.jit(evaluation)
+        self._trajectory = jax.jit(functools.partial(trajectory, self._graph))
 
     def train_step(self, images: Pixels, labels: Labels, learning_rate: float) -> dict[str, float]:
         """One optimiser step on the mean cross-entropy of a batch, plus penalties if weighted.
