@@ -200,7 +200,7 @@ def run(contest: Contest, options: Measurement, unmeasured: dict[str, str]) -> d
 def alone(contest: Contest, side: str, batch_size: int) -> dict[str, Any]:
     """Compile times and peak memory of a side in processes of its own."""
     arguments = (benchmark_cases.make_call, contest, side, batch_size)
-    plain = {"GLIBC_TUNABLES": ""}  # memory that is kept is not given back before it is measured
+    plain = memory.GIVEN_BACK
     if not side.startswith("jax"):
         found = measuring.in_process(measuring.compile_and_peak, *arguments, **plain)
         return {"cold_seconds": found["compile_seconds"], "peak_mb": found["peak_mb"]}

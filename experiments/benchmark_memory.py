@@ -12,7 +12,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from experiments import benchmark_cases
+from experiments import benchmark_cases, memory
 from experiments import benchmark_measure as measuring
 from experiments import benchmark_report as report
 
@@ -28,8 +28,7 @@ def measure() -> list[dict[str, Any]]:
         {
             "side": side,
             "steps": steps,
-            # Huge pages would round up.
-            "peak_mb": measuring.in_process(peak, side, steps, GLIBC_TUNABLES=""),
+            "peak_mb": measuring.in_process(peak, side, steps, **memory.GIVEN_BACK),
         }
         for side in SIDES
         for steps in STEPS

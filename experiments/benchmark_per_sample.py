@@ -17,7 +17,7 @@ import optax
 from flax import nnx
 
 import jax_node.train as jax_train
-from experiments import benchmark_cases
+from experiments import benchmark_cases, memory
 from experiments import benchmark_measure as measuring
 from jax_node import models
 from jax_node.solve import Solution, solve
@@ -43,9 +43,16 @@ def measure(batch_size: int, repeats: int) -> list[dict[str, Any]]:
     return [
         {"one step size for": name, **result,
          **{key: result[key] / shares[name] for key in ("steps", "nfe_forward", "nfe_backward")},
-         "peak_mb": measuring.peak_memory(calls[name])}
+         "peak_mb": _peak(solvers[name], batch_size)}
         for name, result in found.items()
     ]  # fmt: skip
+
+
+def _peak(solver: Callable[..., Solution], batch_size: int) -> float | None:
+    found = measuring.in_process(
+        measuring.compile_and_peak, _call, solver, batch_size, **memory.GIVEN_BACK
+    )
+    return found["peak_mb"]
 
 
 def _call(solver: Callable[..., Solution], batch_size: int) -> Callable[[], dict[str, float]]:
