@@ -24,6 +24,7 @@ from experiments import config as configuration
 from experiments import data
 from experiments.command import RunFailedError, guard, say
 from experiments.config import Config, ConfigError
+from experiments.flags import complaints
 from experiments.resolve import learner_arguments, resolve
 from experiments.results import RunError, RunFolder
 from experiments.training import load_checkpoint
@@ -138,10 +139,8 @@ def change(images: Images, kind: str, amount: float) -> Images:
 def trained(config: Config, folder: RunFolder, **changes: Any) -> Any:
     """The run's learner with its last weights and some arguments changed."""
     framework = importlib.import_module(f"{config.model.framework}_node.train")
-    try:
+    with complaints():
         learner = framework.Learner(**learner_arguments(config) | changes)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
     load_checkpoint(learner, folder.last)
     return learner
 

@@ -12,7 +12,7 @@ import io
 import math
 import sys
 import typing
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -92,6 +92,15 @@ def contradictions(saved: Any, given: Any, free: Collection[str]) -> list[str]:
                 flag = "model" if field.name == "name" else field.name.replace("_", "-")
                 found.append(f"--{flag} {new} (the run has {old})")
     return found
+
+
+@contextlib.contextmanager
+def complaints() -> Iterator[None]:
+    """A ValueError about a flag's value, such as a framework raises, as `ConfigError`."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def check_resumed(saved: Any, given: Any, free: Collection[str]) -> None:

@@ -14,10 +14,10 @@ from typing import Any
 from rich.console import Console
 
 from experiments import config as configuration
-from experiments import data
+from experiments import data, workers
 from experiments.command import RunFailedError, guard, say
 from experiments.config import Config, ConfigError
-from experiments.flags import check_resumed
+from experiments.flags import check_resumed, complaints
 from experiments.resolve import FREE_ON_RESUME, learner_arguments, resolve
 from experiments.results import RunError, RunFolder, default_folder, environment
 from experiments.training import evaluate, load_checkpoint, train
@@ -109,10 +109,8 @@ def check_solver(config: Config) -> None:
     if config.solver.solver is None:
         return
     solve = importlib.import_module(f"{config.model.framework}_node.solve")
-    try:
+    with complaints():
         solve.check(config.solver.solver, config.solver.adjoint, config.solver.step_size)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
 
 
 def load_data(config: Config, console: Console) -> data.Dataset:
@@ -158,19 +156,18 @@ def settle_devices(framework: ModuleType, config: Config) -> Config:
     """The configuration with a number of devices: if none is given, as many as pay."""
     if config.model.devices is not None:
         return config
-    try:
-        count = framework.default_devices(config.training.batch_size, **learner_arguments(config))
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
+    cores = len(workers.available_cores())
+    with complaints():
+        count = framework.default_devices(
+            config.training.batch_size, cores, **learner_arguments(config)
+        )
     return dataclasses.replace(config, model=dataclasses.replace(config.model, devices=count))
 
 
 def build_learner(framework: ModuleType, config: Config) -> Any:
     """The framework's `Learner`, with its complaints about values turned into `ConfigError`."""
-    try:
+    with complaints():
         return framework.Learner(**learner_arguments(config))
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
 
 
 def evaluate_best(

@@ -72,8 +72,8 @@ def winograd(outputs: int, taps: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
 def _tiled_winograd(size: int, taps: int, stride: int) -> tuple[np.ndarray, ...]:
     """`winograd` for a row of `size` pixels, zero padding 1, in equal tiles of at most 8 points.
 
-    Returns `A` `[outputs, points, tiles]`, `G` `[points, taps]`, and for every phase of the stride
-    a `B` `[points, tiles, size]`: with stride 2 even and odd pixels are two rows, each of which
+    Returns `A` `[outputs, points * tiles]`, `G` `[points, taps]`, and for every phase of the stride
+    a `B` `[points * tiles, size]`: with stride 2 even and odd pixels are two rows, each of which
     meets every other tap, and which share `A` and `G`.
     """
     outputs = (size + 2) // stride - taps + 1
@@ -89,7 +89,8 @@ def _tiled_winograd(size: int, taps: int, stride: int) -> tuple[np.ndarray, ...]
             pixels = np.arange(first, first + len(G)) * stride + phase
             padded[phase, :, tile, pixels] = B.T
     # What lies in the padding is zero, and outputs beyond the last are not wanted.
-    return tiled[:outputs], G, *padded[..., 1 : size + 1]
+    B = padded[..., 1 : size + 1].reshape(stride, -1, size)
+    return tiled[:outputs].reshape(outputs, -1), G, *B
 
 
 def _along_first(
@@ -122,14 +123,14 @@ def _winograd_convolution(
     taps = len(kernel) // stride
     A_h, G_h, *B_h = _tiled_winograd(height, taps, stride)
     A_w, G_w, *B_w = _tiled_winograd(width, taps, stride)
-    (points_h, tiles_h), (points_w, tiles_w) = A_h.shape[1:], A_w.shape[1:]
+    points_h, points_w = len(G_h), len(G_w)
+    tiles_h, tiles_w = A_h.shape[1] // points_h, A_w.shape[1] // points_w
     points, images = points_h * points_w, tiles_h * tiles_w * batch
     G = jnp.asarray(np.kron(G_h, G_w), x.dtype)
+    x = x.reshape(height, width, -1)
     products = []
-    for i, rows in enumerate(B_h):
-        transformed = _along_first(rows.reshape(-1, height), x.reshape(height, width, -1))
-        for j, columns in enumerate(B_w):
-            d = _along_second(columns.reshape(-1, width), transformed)
+    for i, rows in enumerate(_along_first(B, x) for B in B_h):
+        for j, d in enumerate(_along_second(B, rows) for B in B_w):
             d = d.reshape(points_h, tiles_h, points_w, tiles_w, -1).swapaxes(1, 2)
             g = G @ kernel[i::stride, j::stride].reshape(taps * taps, -1)
             d, g = d.reshape(points, images, c_in), g.reshape(points, c_in, c_out)
@@ -137,8 +138,7 @@ def _winograd_convolution(
     y = functools.reduce(jnp.add, products)
     y = y.reshape(points_h, points_w, tiles_h, tiles_w, -1).swapaxes(1, 2)
     y = y.reshape(points_h * tiles_h, points_w * tiles_w, -1)
-    y = _along_second(A_w.reshape(len(A_w), -1), y)
-    y = _along_first(A_h.reshape(len(A_h), -1), y)
+    y = _along_first(A_h, _along_second(A_w, y))
     return y.reshape(len(A_h), len(A_w), batch, c_out)
 
 

@@ -147,8 +147,8 @@ class Learner:
             train_step, self._graph, self._optimizer, regulariser=penalties
         )
         evaluation: Callable = functools.partial(forward, self._graph)
-        # Probes are drawn for the whole batch. What is not run by device, XLA partitions.
-        if penalties is None and splits_batch(solver, adjoint):
+        # What is not run by device, XLA partitions.
+        if _runs_by_device(solver, adjoint, penalties is not None):
             states = P(None, None, None, sharding.AXIS)
             others = [P()] * (len(Solution._fields) - 1)
             solved = P() if integrate is None else Solution._make([states, *others])
@@ -250,8 +250,14 @@ class Learner:
         return jax.default_device(self._mesh.devices[0])
 
 
+def _runs_by_device(solver: str | None, adjoint: str | None, penalised: bool) -> bool:
+    """Whether devices share a batch each by itself. Probes are drawn for the whole batch."""
+    return splits_batch(solver, adjoint) and not penalised
+
+
 def default_devices(
     batch_size: int,
+    cores: int,
     *,
     solver: str | None,
     adjoint: str | None,
@@ -262,12 +268,12 @@ def default_devices(
 ) -> int:
     """How many devices a `Learner` with these arguments had best share a batch among.
 
-    More than one pay only where each runs by itself. To be asked before JAX is used. Raises
-    ValueError if there is no such device.
+    More than one pay only where each runs by itself; on a CPU they are at most its free `cores`. To
+    be asked before JAX is used. Raises ValueError if there is no such device.
     """
     del others
-    alone = splits_batch(solver, adjoint) and not (kinetic_weight or jacobian_weight)
-    return sharding.default_count(device, batch_size) if alone else 1
+    alone = _runs_by_device(solver, adjoint, bool(kinetic_weight or jacobian_weight))
+    return sharding.default_count(device, batch_size, cores) if alone else 1
 
 
 def forward(graph: nnx.GraphDef, weights: nnx.State, images: Array) -> Output:

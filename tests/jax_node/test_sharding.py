@@ -81,10 +81,8 @@ def test_devices_that_are_not_there(count, message):
 
 
 COUNTS = """
-import os
-os.sched_getaffinity = lambda process: range(4)
 from jax_node import sharding
-print([sharding.default_count("cpu", size) for size in (128, 64, 48, 32, 31, 17, 1)])
+print([sharding.default_count("cpu", size, 4) for size in (128, 64, 48, 32, 31, 17, 1)])
 """
 
 
@@ -96,15 +94,15 @@ def test_cores_share_a_batch_by_default_if_each_gets_enough():
 
 
 def test_where_devices_cannot_run_by_themselves_one_is_the_default(monkeypatch):
-    monkeypatch.setattr(sharding, "default_count", lambda device, batch_size: 4)
+    monkeypatch.setattr(sharding, "default_count", lambda device, batch_size, cores: cores)
     plain = {"solver": "dopri5", "adjoint": "direct", "device": "cpu", "kinetic_weight": 0.0,
              "jacobian_weight": 0.0, "seed": 0}  # fmt: skip
-    assert default_devices(64, **plain) == 4
-    assert default_devices(64, **plain | {"solver": None, "adjoint": None}) == 4
+    assert default_devices(64, 4, **plain) == 4
+    assert default_devices(64, 4, **plain | {"solver": None, "adjoint": None}) == 4
     for other in (
         {"adjoint": "checkpoint"},
         {"solver": "implicit_adams"},
         {"kinetic_weight": 0.1},
         {"jacobian_weight": 0.1},
     ):
-        assert default_devices(64, **plain | other) == 1
+        assert default_devices(64, 4, **plain | other) == 1
