@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from crosscheck.problem import Problem, Run
+from jax_node.adjoint import Backward
 from jax_node.solve import FIXED_STEP, Solution, rms, solve
 from jax_node.step_size import first_step
 
@@ -85,14 +86,14 @@ def _compiled(
         return solution.ys, solution
 
     def both(y0, ts, params, cotangent, control):
-        zeros = jnp.zeros(2)
+        zeros = Backward.zeros()
         if not differentiate:
             return forward(y0, ts, params, zeros, control)[1], 0, None
         _, pull, solution = jax.vjp(
             functools.partial(forward, control=control), y0, ts, params, zeros, has_aux=True
         )
         *gradient, backward = pull(cotangent)
-        return solution, backward[0], tuple(gradient)
+        return solution, backward.nfe, tuple(gradient)
 
     return jax.jit(both)
 

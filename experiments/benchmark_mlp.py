@@ -21,6 +21,7 @@ from flax import nnx
 from torch import Tensor
 
 from crosscheck import weights
+from jax_node.adjoint import Backward
 from jax_node.mlp import MLP
 from jax_node.solve import solve
 from torch_node import mlp as torch_mlp
@@ -70,11 +71,11 @@ def _jax(framework: str, method: str, gradient: bool) -> Callable[[], dict[str, 
     y0 = jnp.asarray(_y0())
 
     def call() -> dict[str, float]:
-        out = jax.block_until_ready(run(params, y0, jnp.zeros(2)))
-        (_, solution), (_, _, backward) = out if gradient else (out, (0, 0, (0.0, 0)))
+        out = jax.block_until_ready(run(params, y0, Backward.zeros()))
+        (_, solution), (_, _, backward) = out if gradient else (out, (0, 0, Backward.zeros()))
         return {
             "nfe_forward": float(jnp.mean(solution.nfe)),
-            "nfe_backward": float(backward[0]) / (BATCH if method == "per-sample" else 1),
+            "nfe_backward": float(backward.nfe) / (BATCH if method == "per-sample" else 1),
             "steps": float(jnp.mean(solution.accepted)),
             "rejected": float(jnp.mean(solution.rejected)),
         }

@@ -25,6 +25,7 @@ from jaxtyping import Array, Float
 from experiments.data import Dataset
 from jax_node import models, probe
 from jax_node.adams import Adams, AdamsController, ImplicitAdams, statistics
+from jax_node.adjoint import Backward
 from jax_node.solve import Solution, solve
 from jax_node.step_size import FixedStep
 from jax_node.train import State, full_precision, updated
@@ -125,7 +126,7 @@ class Trainer:
                 break
             state = self._updated(state, slope, rate)
             losses.append(round(float(result.loss), 4))
-            nfe.append((float(result.solution.nfe), float(result.backward[0])))
+            nfe.append((float(result.solution.nfe), float(result.backward.nfe)))
         if not looks or looks[-1]["step"] != len(losses):
             looks.append({"step": len(losses), **self.look(self, state.weights)})
         end = float(np.mean(losses[-LAST:])) if losses else None
@@ -147,7 +148,7 @@ class Result(NamedTuple):
 
     loss: Float[Array, ""]
     solution: Solution
-    backward: Float[Array, "2"]
+    backward: Backward
 
 
 def model(case: Case, solver: Any, seed: int) -> models.ODENet:
@@ -176,7 +177,7 @@ def gradient(
 
     with full_precision():
         (loss, solution), (slope, backward) = jax.value_and_grad(loss_of, (0, 1), has_aux=True)(
-            weights, jnp.zeros(2)
+            weights, Backward.zeros()
         )
     return Result(loss, solution, backward), slope
 
@@ -185,7 +186,7 @@ def failed(result: Result, slope: nnx.State) -> str:
     """Why a training step cannot be taken; empty if it can."""
     if not bool(result.solution.ok):
         return "forward solve failed"
-    if float(result.backward[1]) > 0:
+    if float(result.backward.failed) > 0:
         return "backward solve failed"
     if not math.isfinite(float(result.loss) + float(optax.tree.norm(slope))):
         return "gradient not finite"

@@ -29,6 +29,30 @@ class Forward(NamedTuple):
     stats: dict
 
 
+class Backward(NamedTuple):
+    """What a backward pass cost and how far to trust it; see `solve.solve`.
+
+    Numbers besides a gradient come out of differentiation in one way only: as the *cotangent* of an
+    argument. So `Backward.zeros()` goes in, and its gradient is the account of the backward pass.
+
+    Attributes:
+        nfe: evaluations of the vector field.
+        failed: solves backwards in time that failed.
+        reconstruction: the adjoint solves for the state again, backwards from each observation to
+            the one before. This is how far it ends from the state that was there, relative to that
+            state: the largest over the intervals. 0 for a gradient through the solver's steps.
+    """
+
+    nfe: Float[Array, ""]
+    failed: Float[Array, ""]
+    reconstruction: Float[Array, ""]
+
+    @classmethod
+    def zeros(cls) -> "Backward":
+        """Zeros to be differentiated."""
+        return cls(jnp.zeros(()), jnp.zeros(()), jnp.zeros(()))
+
+
 class Augmented(NamedTuple):
     """State of the backward solve: `y(t)`, the adjoint `a(t)`, and the gradient of `args`."""
 
@@ -47,13 +71,11 @@ def solve_by_adjoint(
     y0: PyTree,
     ts: Float[Array, " times"],
     args: PyTree,
-    backward: Float[Array, "2"],
+    backward: Backward,
 ) -> Forward:
     """`integrate`, with gradients for `y0`, every one of `ts` and `args` by the adjoint method.
 
-    `backward` is a pair of zeros whose *cotangent* is `[NFE, failed solves]` of the backward pass:
-    the only way in which a gradient can bring back a number besides the gradient. `field` must
-    take everything that is differentiated through `args`.
+    `field` must take everything that is differentiated through `args`.
     """
     return _solve(field, integrate, y0, ts, args, backward)
 
@@ -91,15 +113,17 @@ def _backward(field, integrate, residuals, cotangents):
         """From observation `i` back to `i - 1` (equation 50 of appendix C between jumps)."""
         a, p = carry
         out = integrate(augmented, Augmented(at(i), a, p), jnp.stack([ts[i], ts[i - 1]]), args)
-        _, a, p = jax.tree.map(lambda leaf: leaf[-1], out.ys)
+        y, a, p = jax.tree.map(lambda leaf: leaf[-1], out.ys)
         a = jax.tree.map(lambda a, g: a + g[i - 1], a, observed)
-        failed = 1.0 - out.stats["ok"].astype(float)
-        return (a, p), jnp.stack([out.stats["nfe"].astype(float), failed])
+        found = Backward(
+            out.stats["nfe"], ~out.stats["ok"], _relative_distance(y, at(i - 1), otherwise=at(i))
+        )
+        return (a, p), jax.tree.map(lambda number: number.astype(float), found)
 
     last = len(ts) - 1
     start = jax.tree.map(lambda g: g[last], observed), jax.tree.map(jnp.zeros_like, args)
     (a, p), counts = jax.lax.scan(interval, start, jnp.arange(last, 0, -1))
-    counts = counts.sum(0)
+    counts = Backward(counts.nfe.sum(), counts.failed.sum(), counts.reconstruction.max())
     p = jax.tree.map(lambda whole: whole / sharding.count(), p)  # a device's part, as any gradient
 
     dts = jnp.zeros_like(ts)
@@ -111,11 +135,23 @@ def _backward(field, integrate, residuals, cotangents):
 
         at_observations = jax.vmap(power)(jnp.arange(last + 1), observed)
         dts = at_observations.at[0].add(-power(0, a))
-        counts = counts.at[0].add(last + 2)
+        counts = counts._replace(nfe=counts.nfe + (last + 2))
     return a, dts, p, counts
 
 
 _solve.defvjp(_forward, _backward, symbolic_zeros=True)
+
+
+def _relative_distance(y: PyTree, reference: PyTree, otherwise: PyTree) -> Float[Array, ""]:
+    """Of `y` from `reference`, in sizes of `reference`, or of `otherwise` if that is zero."""
+
+    def size(tree: PyTree) -> Float[Array, ""]:
+        squares = [jnp.sum(jnp.square(jnp.abs(leaf))) for leaf in jax.tree.leaves(tree)]
+        return jnp.sqrt(sharding.total(sum(squares, start=jnp.zeros(()))))
+
+    whole = jnp.where(size(reference) > 0, size(reference), size(otherwise))
+    distance = size(jax.tree.map(jnp.subtract, y, reference))
+    return jnp.where(distance > 0, distance / whole, 0.0)
 
 
 def _inner(a: PyTree, b: PyTree) -> Float[Array, ""]:

@@ -19,7 +19,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Num
 
 from jax_node import blocks, conv
-from jax_node.adjoint import Field
+from jax_node.adjoint import Backward, Field
 from jax_node.regularise import solve_penalised
 from jax_node.solve import Solution
 
@@ -45,7 +45,7 @@ class ResNet(nnx.Module):
         self.blocks = nnx.List([blocks.Residual(rngs=rngs) for _ in range(n_blocks)])
         self.head = blocks.Head(final_relu=final_relu, rngs=rngs)
 
-    def __call__(self, images: Images, backward: Float[Array, "2"] | None = None) -> Output:
+    def __call__(self, images: Images, backward: Backward | None = None) -> Output:
         """Classify images with values in [0, 1]."""
         del backward
         x = self.downsample(images.transpose(1, 2, 0, 3))
@@ -69,7 +69,7 @@ class ODENet(nnx.Module):
     def __call__(
         self,
         images: Images,
-        backward: Float[Array, "2"] | None = None,
+        backward: Backward | None = None,
         *,
         penalise: bool = False,
         draw_probe: Callable[[Array], Array] | None = None,

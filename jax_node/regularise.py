@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from jax_node.adjoint import Field
+from jax_node.adjoint import Backward, Field
 from jax_node.solve import Solution, rms
 
 Image = Float[Array, "height width batch channels"]
@@ -66,7 +66,7 @@ def solve_penalised(
     args: PyTree,
     *,
     probe: Image | None = None,
-    backward: Float[Array, "2"] | None = None,
+    backward: Backward | None = None,
 ) -> tuple[Solution, dict[str, Float[Array, ""]]]:
     """The solution that `solver` (see `solve.solve`) finds, and the batch means of the penalties.
 

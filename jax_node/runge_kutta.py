@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from jax_node.adjoint import Field, Forward
+from jax_node.adjoint import Backward, Field, Forward
 
 Scalar = Float[Array, ""]
 
@@ -33,12 +33,12 @@ def solve_by_steps(
     y0: PyTree,
     ts: Float[Array, " times"],
     args: PyTree,
-    backward: Float[Array, "2"],
+    backward: Backward,
 ) -> Forward:
     """`integrate(field, y0, ts, args)`, with gradients for `y0`, `ts` and `args`.
 
-    Memory is one state per step, for `max_steps` steps. `backward` is as in
-    `adjoint.solve_by_adjoint`. `field` must take all that is differentiated through `args`.
+    Memory is one state per step, for `max_steps` steps. `field` must take all that
+    is differentiated through `args`.
     """
     return _solve(field, solver, integrate, y0, ts, args, backward)
 
@@ -110,7 +110,7 @@ def _backward(field, solver, integrate, residuals, cotangents):
         lambda carry: carry[0] >= 0, body, (n_steps - 1, last - 1, a, p, jnp.zeros_like(ts))
     )
     evaluations = n_steps * stages(solver, last_stage=dense)
-    counts = jnp.stack([evaluations.astype(float), jnp.zeros(())])
+    counts = Backward.zeros()._replace(nfe=evaluations.astype(float))
     return add(a, at(observed, 0)), dts, p, counts
 
 

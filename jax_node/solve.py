@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jax_node import runge_kutta, sharding
 from jax_node.adams import Adams, AdamsController, ExplicitAdams, ImplicitAdams, statistics
-from jax_node.adjoint import Augmented, Field, Forward, solve_by_adjoint
+from jax_node.adjoint import Augmented, Backward, Field, Forward, solve_by_adjoint
 from jax_node.rk4 import RK4
 from jax_node.step_size import FixedStep, first_step
 
@@ -111,7 +111,7 @@ def solve(
     atol: float | Float[Array, ""] = 1e-3,
     step_size: float | Float[Array, ""] | None = None,
     max_steps: int = 4096,
-    backward: Float[Array, "2"] | None = None,
+    backward: Backward | None = None,
     norm: Norm | None = None,
 ) -> Solution:
     """Solve `dy/dt = field(t, y, args)` from `y(ts[0]) = y0`, with the state at every time in `ts`.
@@ -130,8 +130,9 @@ def solve(
         atol: absolute tolerance.
         step_size: step size of the solvers in `FIXED_STEP`.
         max_steps: steps after which the solve is given up, per solve.
-        backward: zeros whose cotangent is `[NFE, failed solves]` of the backward pass. For
-            `checkpoint` and `direct` the NFE are those recomputed to be differentiated.
+        backward: `Backward.zeros()`, whose cotangent is the account of the backward pass: NFE
+            (of `checkpoint` and `direct` those recomputed to be differentiated), failed solves, and
+            for `adjoint` the `reconstruction`, which says how far to trust the gradient.
         norm: of the state, in which errors are measured; by default its RMS. Backwards `adjoint`
             takes the largest of this norm of the state, of its adjoint, and the RMS of the rest.
 
@@ -143,7 +144,7 @@ def solve(
     """
     check(solver, adjoint, step_size)
     if backward is None:
-        backward = jnp.zeros(2)
+        backward = Backward.zeros()
     ts = jnp.asarray(ts, jnp.result_type(*jax.tree.leaves(y0)))
     # Only implicit_adams has tolerances of its own: they end its corrector's iteration.
     own = {"rtol": rtol, "atol": atol} if solver == "implicit_adams" else {}
@@ -174,13 +175,15 @@ def solve(
 
 
 @jax.custom_vjp
-def _count_backward(y: PyTree, backward: Float[Array, "2"]) -> PyTree:
-    """The identity; every time it is differentiated, `backward`'s cotangent grows by one."""
+def _count_backward(y: PyTree, backward: Backward) -> PyTree:
+    """The identity; every time it is differentiated, `backward.nfe`'s cotangent grows by one."""
     del backward
     return y
 
 
-_count_backward.defvjp(lambda y, _: (y, None), lambda _, g: (g, jnp.array([1.0, 0.0])))
+_count_backward.defvjp(
+    lambda y, _: (y, None), lambda _, g: (g, Backward.zeros()._replace(nfe=jnp.ones(())))
+)
 
 
 def _integrate(

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int, Integer, UInt8
 
 from jax_node import checkpoint, sharding
 from jax_node import device as devices
+from jax_node.adjoint import Backward
 from jax_node.checkpoint import CheckpointError as CheckpointError
 from jax_node.models import Output, as_images, build, parameter_count
 from jax_node.regularise import Regulariser, regulariser
@@ -46,7 +47,7 @@ class Result(NamedTuple):
     loss: Float[Array, ""]
     correct: Int[Array, ""]
     gradient_norm: Float[Array, ""]
-    backward: Float[Array, "2"]
+    backward: Backward
     solution: Solution | None
     penalties: dict[str, Float[Array, ""]]
 
@@ -139,6 +140,7 @@ class Learner:
             state = State(weights, self._optimizer.init(weights), jnp.zeros((), jnp.int32))
             # Placed once: compiled once.
             self.state = jax.device_put(state, sharding.whole(self._mesh))
+        self._by_adjoint = adjoint == "adjoint"
         self.parameter_count = parameter_count(network)
         self.device_name = devices.describe(*self._mesh.devices)
         self.versions = devices.versions()
@@ -164,8 +166,9 @@ class Learner:
         """One optimiser step on the mean cross-entropy of a batch, plus penalties if weighted.
 
         Returns loss (the cross-entropy), accuracy (0 to 1), nfe_forward, nfe_backward, and steps
-        and rejected of the forward solve; the last four are 0 for a ResNet. With penalties also
-        kinetic, and jacobian if it has a weight, both unweighted. Raises SolveError and
+        and rejected of the forward solve; the last four are 0 for a ResNet. By `adjoint` also
+        reconstruction (see `adjoint.Backward`), with penalties kinetic, and jacobian if it has a
+        weight, both unweighted. Raises SolveError and
         NonFiniteLossError before anything is changed.
         """
         with self._context():
@@ -177,10 +180,11 @@ class Learner:
             )
         if result.solution is not None:
             result.solution.check()
-            if result.backward[1]:
+            if result.backward.failed:
+                nfe = int(result.backward.nfe)
                 raise SolveError(
-                    f"the adjoint's solve backwards in time failed after {int(result.backward[0])} "
-                    "evaluations: use --adjoint checkpoint, or smaller rtol and atol"
+                    f"the adjoint's solve backwards in time failed after {nfe} evaluations: "
+                    " use --adjoint checkpoint, or smaller rtol and atol"
                 )
         check_finite(
             {"loss": result.loss, "gradient": result.gradient_norm},
@@ -192,7 +196,8 @@ class Learner:
         return {
             "loss": float(result.loss),
             "accuracy": int(result.correct) / len(labels),
-            **_statistics(result.solution, float(result.backward[0])),
+            **_statistics(result.solution, result.backward),
+            **self._reconstruction(result.backward),
             **{name: float(value) for name, value in result.penalties.items()},
         }
 
@@ -204,7 +209,7 @@ class Learner:
         return {
             "loss": float(loss),
             "errors": float(np.sum(np.argmax(logits, 1) != labels)),
-            **_statistics(output.solution, 0.0),
+            **_statistics(output.solution, Backward.zeros()),
         }
 
     def predict(self, images: Pixels) -> Float[np.ndarray, "batch 10"]:
@@ -232,6 +237,10 @@ class Learner:
         model, optimiser or precision.
         """
         self.state = load_state(path, self.state, sharding.whole(self._mesh))
+
+    def _reconstruction(self, backward: Backward) -> dict[str, float]:
+        """How well the adjoint came back to where the solve began, if there is an adjoint."""
+        return {"reconstruction": float(backward.reconstruction)} if self._by_adjoint else {}
 
     def _evaluate(self, images: Pixels) -> Output:
         with self._context():
@@ -312,7 +321,7 @@ def train_step(
     with full_precision():
         (_, (loss, output)), (gradient, backward) = jax.value_and_grad(
             loss_of, (0, 1), has_aux=True
-        )(state.weights, jnp.zeros(2))
+        )(state.weights, Backward.zeros())
     correct = jnp.sum(jnp.argmax(output.logits, 1) == labels)
     loss, correct, gradient = sharding.total((loss, correct, gradient))
     norm = optax.tree.norm(gradient)
@@ -371,12 +380,12 @@ def full_precision():
     return jax.default_matmul_precision("highest")
 
 
-def _statistics(solution: Solution | None, nfe_backward: float) -> dict[str, float]:
+def _statistics(solution: Solution | None, backward: Backward) -> dict[str, float]:
     if solution is None:
         return {"nfe_forward": 0.0, "nfe_backward": 0.0, "steps": 0.0, "rejected": 0.0}
     return {
         "nfe_forward": float(solution.nfe),
-        "nfe_backward": nfe_backward,
+        "nfe_backward": float(backward.nfe),
         "steps": float(solution.accepted),
         "rejected": float(solution.rejected),
     }
