@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from experiments import grid
+from experiments.cells import Cell
 from experiments.flags import ConfigError
 from experiments.results import RunError
 
 # Of the rows of metrics.jsonl, what is drawn.
 ROW = ("epoch", "train_loss", "test_loss", "test_error", "nfe_forward", "nfe_backward", "kinetic",
-       "jacobian")  # fmt: skip
-SUMMARY = ("test_error", "parameters", "nfe_forward", "nfe_backward", "seconds_per_epoch",
-           "cpu_seconds_per_epoch", "peak_memory_mib", "epochs")  # fmt: skip
+       "jacobian", "reconstruction", "gradient_checks")  # fmt: skip
+SUMMARY = ("test_error", "test_loss", "selected_epoch", "parameters", "nfe_forward",
+           "nfe_backward", "seconds_per_epoch", "cpu_seconds_per_epoch", "peak_memory_mib",
+           "epochs")  # fmt: skip
 
 
 def collect(folder: Path) -> dict[str, Any]:
@@ -49,7 +51,7 @@ def load(path: Path) -> dict[str, Any]:
     return record
 
 
-def _run(folder: Path, cell: grid.Cell) -> tuple[dict[str, Any], dict[str, Any] | None, str | None]:
+def _run(folder: Path, cell: Cell) -> tuple[dict[str, Any], dict[str, Any] | None, str | None]:
     """One run of the record; the data it was trained on and the true classes, if it is done."""
     path = folder / cell.name
     run: dict[str, Any] = {"variant": cell.variant.name, "seed": cell.seed}
@@ -74,7 +76,7 @@ def _run(folder: Path, cell: grid.Cell) -> tuple[dict[str, Any], dict[str, Any] 
     return run, config["data"], predictions["true"]
 
 
-def _why(folder: Path, cell: grid.Cell, summary: Any) -> dict[str, str]:
+def _why(folder: Path, cell: Cell, summary: Any) -> dict[str, str]:
     if isinstance(summary, dict) and summary.get("failed"):
         return {"status": "failed", "reason": _without_paths(summary["failed"])}
     if not (folder / cell.name).exists():

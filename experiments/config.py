@@ -113,12 +113,28 @@ class Training:
     ] = None
     """Learning rate at the start."""
     lr_schedule: Annotated[
-        Literal["cosine", "steps", "constant"],
+        Literal["cosine", "steps", "plateau", "constant"],
         arg(
             help="cosine falls to 0 over the run; steps is the paper's code: times 0.1 after 60, "
-            "100 and 140 of 160 epochs, in proportion for another number; constant stays."
+            "100 and 140 of 160 epochs, in proportion for another number; plateau halves the rate "
+            "after 7 epochs without a better training loss; constant stays."
         ),
     ] = "cosine"
+    select: Annotated[
+        Literal["last", "train_loss"],
+        arg(
+            help="The epoch whose weights are tested and kept as the run's result: the last, or "
+            "that of least mean training loss. No test image has a say."
+        ),
+    ] = "last"
+    start_from: Annotated[
+        Path | None, arg(metavar="RUN", help_behavior_hint="(default: new weights)")
+    ] = None
+    """Begin with the weights of this run's result."""
+    check_gradient: Annotated[
+        int | None, arg(metavar="N", help_behavior_hint="(default: never)")
+    ] = None
+    """Every N steps, compare the gradient with that of the computed loss and of the ODE (jax)."""
     augment: bool = False
     """Crop at random after padding by 4 pixels, as the paper's code does."""
     kinetic_weight: Annotated[

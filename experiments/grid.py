@@ -6,51 +6,9 @@ The titles are those of the tables; a variant's name is that of its run folders.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-
-@dataclass(frozen=True)
-class Variant:
-    """One way to train, repeated with several seeds.
-
-    `examined` runs are tested once more after training, with other tolerances, solvers and images.
-    """
-
-    name: str
-    title: str
-    flags: str
-    examined: bool = False
-
-
-@dataclass(frozen=True)
-class Preset:
-    """A size of the study: flags of every run, and `(variant names, seeds)` in running order.
-
-    `examined_seeds` of each examined variant are looked at after training. `jobs` is how many runs
-    go at once, None for as many as the machine has cores and memory (a GPU's memory is not asked
-    for, so then on the CPU). After `minutes` no run begins.
-    """
-
-    flags: str
-    blocks: tuple[tuple[tuple[str, ...], tuple[int, ...]], ...]
-    examined_seeds: tuple[int, ...]
-    jobs: int | None
-    minutes: float
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A variant with a seed: one run."""
-
-    variant: Variant
-    seed: int
-    examined: bool
-
-    @property
-    def name(self) -> str:
-        """The name of its run folder."""
-        return f"{self.variant.name}-seed{self.seed}"
-
+from experiments import coarse_adjoint
+from experiments.cells import Cell, Preset, Variant
 
 VARIANTS = {
     variant.name: variant
@@ -105,6 +63,7 @@ VARIANTS = {
             for weight in ("0.1", "1")
         ),
         Variant("odenet-jacobian0.1", "ODE-Net, Jacobian weight 0.1", "--jacobian-weight 0.1"),
+        *coarse_adjoint.VARIANTS,
     )
 }
 
@@ -146,6 +105,7 @@ PRESETS = {
         jobs=None,
         minutes=10,
     ),
+    **coarse_adjoint.PRESETS,
 }
 
 

@@ -183,8 +183,8 @@ def evaluate_best(
     except solve.SolveError as error:
         raise RunFailedError(f"evaluation failed: {error}") from None
     console.print(
-        f"test error {result['test_error']:.2f} % after epoch {folder.best_epoch}, the best of "
-        f"{folder.epoch}; {folder.path}",
+        f"test error {result['test_error']:.2f} % with the weights after epoch "
+        f"{folder.best_epoch} of {folder.epoch}; {folder.path}",
         highlight=False,
         soft_wrap=True,
     )

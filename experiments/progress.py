@@ -18,6 +18,9 @@ PAPER = {
     "odenet": ("ODE-Net", 0.42, 0.22),
 }
 
+# How the epoch was selected whose weights are a run's result.
+SELECTED = {"last": "the last", "train_loss": "that of least training loss"}
+
 
 class TrainingProgress:
     """A bar with loss, accuracy, NFE and time left on a terminal; else a line per epoch.
@@ -128,8 +131,8 @@ def print_summary(console: Console, summary: dict[str, Any]) -> None:
         data += "; paper: MNIST, 60,000 train + 10,000 test, 160 epochs with random crops"
     for line in (
         data,
-        f"best epoch {summary['best_epoch']}: {summary['best_test_error']:.2f} % "
-        "(chosen by test error, so a little flattering)",
+        f"tested: the weights after epoch {summary['selected_epoch']}, selected as "
+        f"{SELECTED[summary['selected_by']]}",
         f"first step {summary['first_step_seconds']:.1f} s, with compilation; not in the time per "
         "epoch",
         f"run folder {summary['run']}",

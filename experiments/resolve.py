@@ -70,10 +70,19 @@ def resolve(config: Config) -> Config:
         )
     if not 0 <= momentum < 1:
         raise ConfigError(f"--momentum is {momentum}; at least 0 and below 1 expected.")
+    if training.check_gradient is not None and (model.framework, solver.solver is None) != (
+        "jax",
+        False,
+    ):
+        raise ConfigError("--check-gradient is for an ODE-Net or RK-Net in --framework jax.")
+    if training.start_from is not None:
+        folder = training.start_from.expanduser().absolute()
+        training = dataclasses.replace(training, start_from=folder)
     check_seed(training.seed)
     for flag, number in (
         ("--max-steps", solver.max_steps),
         ("--epochs", training.epochs),
+        ("--check-gradient", training.check_gradient),
         ("--batch-size", training.batch_size),
         ("--limit-train", data.limit_train),
         ("--limit-test", data.limit_test),

@@ -92,7 +92,7 @@ class RunFolder:
 
     @property
     def best(self) -> Path | None:
-        """Checkpoint with the lowest score (test error) so far (the earliest of equals)."""
+        """Checkpoint of the epoch that was selected, the run's result (see `commit_epoch`)."""
         return self._checkpoint("best")
 
     @property
@@ -117,17 +117,18 @@ class RunFolder:
         return rows
 
     def commit_epoch(
-        self, row: dict[str, Any], save: Callable[[Path], None], score: str = "test_error"
+        self, row: dict[str, Any], save: Callable[[Path], None], score: str | None = None
     ) -> None:
         """Add an epoch: its metrics (with `epoch` and `score`) and the state `save` writes.
 
-        `score` names the metric whose lowest value is the best.
+        `score` names the metric whose lowest value selects an epoch, the earliest of equals;
+        without one the last is selected.
         """
         name = f"epoch-{row['epoch']:04d}"
         rows = [*self._rows(), row]
         self._save(name, save)
         self._write_rows(rows)
-        best = min(rows, key=lambda r: (_or_infinity(r[score]), r["epoch"]))
+        best = min(rows, key=lambda r: (_or_infinity(r[score]), r["epoch"])) if score else row
         self._index = {
             "last": name,
             "best": f"epoch-{best['epoch']:04d}",
@@ -199,6 +200,15 @@ class RunFolder:
         for path in (self.path / "checkpoints").iterdir():
             if path.name not in kept:
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+
+
+def selected_checkpoint(path: Path) -> Path:
+    """Weights that are the result of the run in `path`, which may be in use; `RunError` if none."""
+    try:
+        index = json.loads((path / "checkpoints" / "index.json").read_text())
+        return path / "checkpoints" / index["best"]
+    except (OSError, ValueError, KeyError):
+        raise RunError(f"{path} holds no run with a checkpoint.") from None
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -20,9 +20,9 @@ from rich.console import Console
 from tyro.conf import arg
 
 from experiments import flags, grid, workers
+from experiments.cells import Cell, Preset
 from experiments.command import RunFailedError, guard, say
 from experiments.flags import ConfigError
-from experiments.grid import Cell
 from experiments.results import RunError, environment, lock_folder, write_atomic
 from experiments.workers import Outcome, Task
 
@@ -41,8 +41,9 @@ EXAMINE = (sys.executable, str(HERE / "examine.py"))
 class Study:
     """Which runs."""
 
-    preset: Literal["laptop", "paper", "smoke"] = "laptop"
-    """laptop: 5,000 MNIST images, a few epochs; paper: 160 epochs of the full set."""
+    preset: Literal["laptop", "paper", "smoke", "coarse-adjoint", "coarse-adjoint-full"] = "laptop"
+    """laptop: 5,000 MNIST images, a few epochs; paper: 160 epochs of the full set; coarse-adjoint:
+    what the adjoint of a coarse step does to training (-full: on a full set)."""
     only: Annotated[str | None, arg(metavar="NAMES", help_behavior_hint="(default: all)")] = None
     """Only these variants, with commas between (an unknown one is answered with the list)."""
     minutes: Annotated[
@@ -139,7 +140,7 @@ def run(
     say(console, "next", f"python experiments/report.py {folder}")
 
 
-def choose(preset: grid.Preset, only: str | None) -> list[Cell]:
+def choose(preset: Preset, only: str | None) -> list[Cell]:
     """The runs of `preset`, or those of the variants in the comma-separated `only`."""
     names = [name.strip() for name in only.split(",")] if only else []
     for name in names:
@@ -243,8 +244,11 @@ def missing(
             # Killed before it had a configuration: nothing in it can be gone on with.
             shutil.rmtree(path, ignore_errors=True)
             own = cell.variant.flags.split()
+            if cell.variant.after:
+                earlier = Cell(grid.VARIANTS[cell.variant.after], cell.seed, False)
+                own += ["--start-from", str(folder / earlier.name)]
             where = ["--seed", str(cell.seed), "--out", str(path)]
-            commands.append((*train, *own, *shared, *where))
+            commands.append((*train, *shared, *own, *where))
     if cell.examined and not (path / "examined.json").exists():
         commands.append((*examine, str(path)))
     return tuple(commands)

@@ -11,6 +11,7 @@ import resource
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,8 +23,10 @@ from experiments import config as configuration
 from experiments import data, plots, progress
 from experiments.command import RunFailedError
 from experiments.config import Config
-from experiments.results import RunError, RunFolder
+from experiments.results import RunError, RunFolder, selected_checkpoint
 from experiments.schedule import learning_rate
+
+CHECKED = 64  # training images on which gradients are compared
 
 
 def train(
@@ -38,14 +41,19 @@ def train(
     solve = importlib.import_module(f"{config.model.framework}_node.solve")
     failures = (framework.NonFiniteLossError, solve.SolveError)
     rows = folder.rewind()
-    load_checkpoint(learner, folder.last)
+    begin(folder, learner, config)
     epochs, batch_size = config.training.epochs, config.training.batch_size
     steps = len(dataset.train_labels) // batch_size
     title = f"{configuration.describe(config)}\n{dataset.title}"
     compiling = True
+    every = config.training.check_gradient
+    # Always the same images, whatever the seed.
+    checked = next(dataset.epoch_batches(0, 0, min(CHECKED, len(dataset.train_labels)), False))
+    select = config.training.select
     with progress.TrainingProgress(epochs, folder.epoch, steps, console) as bar:
         for epoch in range(folder.epoch + 1, epochs + 1):
             done: list[dict[str, float]] = []
+            checks: list[dict[str, float]] = []
             seconds: list[float] = []
             cpu_seconds: list[float] = []
             rate = 0.0
@@ -53,7 +61,10 @@ def train(
                 for images, labels in dataset.epoch_batches(
                     config.training.seed, epoch, batch_size, config.training.augment
                 ):
-                    rate = scheduled_rate(config, steps, (epoch - 1) * steps + len(done))
+                    step = (epoch - 1) * steps + len(done)
+                    rate = scheduled_rate(config, steps, step, rows)
+                    if every and step % every == 0:
+                        checks.append({"step": step, **learner.check_gradient(*checked)})
                     start, cpu_start = time.perf_counter(), time.process_time()
                     done.append(learner.train_step(images, labels, rate))
                     seconds.append(time.perf_counter() - start)
@@ -74,11 +85,14 @@ def train(
                 # Of all threads: on a busy machine a better measure of the work than seconds.
                 "cpu_seconds_train": steady_seconds(cpu_seconds, compiling),
                 "first_step_seconds": seconds[0] if compiling else None,
+                **({"gradient_checks": checks} if checks else {}),
             }
             compiling = False
             rows.append(row)
-            folder.commit_epoch(row, learner.save)
+            folder.commit_epoch(row, learner.save, score=None if select == "last" else select)
             bar.epoch(row)
+    if folder.best != folder.last:
+        load_checkpoint(learner, folder.best)
     folder.write_json("predictions.json", predictions(learner, dataset, batch_size))
     summary = summarise_run(folder, learner, dataset, config, rows)
     folder.write_json("summary.json", summary)
@@ -86,8 +100,22 @@ def train(
     progress.print_summary(console, summary)
 
 
-def scheduled_rate(config: Config, steps_per_epoch: int, step: int) -> float:
-    """Learning rate of a step, counted from 0 over the run."""
+def begin(folder: RunFolder, learner: Any, config: Config) -> None:
+    """Restore where the run was; before its first epoch, the weights it is to start from."""
+    source = config.training.start_from
+    if folder.last is not None or source is None:
+        load_checkpoint(learner, folder.last)
+        return
+    try:
+        learner.load_weights(selected_checkpoint(source).absolute())
+    except ValueError as error:
+        raise RunError(f"--start-from {source} does not fit this run: {error}") from None
+
+
+def scheduled_rate(
+    config: Config, steps_per_epoch: int, step: int, rows: Sequence[dict[str, Any]]
+) -> float:
+    """Learning rate of a step, counted from 0 over the run, after the epochs of `rows`."""
     training = config.training
     assert training.lr is not None
     return learning_rate(
@@ -96,6 +124,7 @@ def scheduled_rate(config: Config, steps_per_epoch: int, step: int) -> float:
         step=step,
         steps_per_epoch=steps_per_epoch,
         epochs=training.epochs,
+        losses=[row["train_loss"] for row in rows],
     )
 
 
@@ -156,7 +185,10 @@ def summarise_steps(steps: list[dict[str, float]]) -> dict[str, float]:
         "rejected_steps": "rejected",
     }
     names |= {key: key for key in ("kinetic", "jacobian") if key in steps[0]}  # penalties
-    return {name: float(np.mean([step[key] for step in steps])) for name, key in names.items()}
+    means = {name: float(np.mean([step[key] for step in steps])) for name, key in names.items()}
+    if "reconstruction" in steps[0]:  # one step that came back nowhere near would be the mean
+        means["reconstruction"] = statistics.median(step["reconstruction"] for step in steps)
+    return means
 
 
 def steady_seconds(seconds: list[float], compiling: bool) -> float:
@@ -182,9 +214,11 @@ def summarise_run(
         "data": dataset.title,
         "data_sha256": dataset.checksum,
         "epochs": last["epoch"],
-        "test_error": last["test_error"],
-        "best_test_error": best["test_error"],
-        "best_epoch": best["epoch"],
+        "train_loss": best["train_loss"],
+        "test_error": best["test_error"],
+        "test_loss": best["test_loss"],
+        "selected_epoch": best["epoch"],
+        "selected_by": config.training.select,
         "parameters": learner.parameter_count,
         "nfe_forward": last["nfe_forward"],
         "nfe_backward": last["nfe_backward"],

@@ -18,6 +18,7 @@ from jax_node import checkpoint, sharding
 from jax_node import device as devices
 from jax_node.adjoint import Backward
 from jax_node.checkpoint import CheckpointError as CheckpointError
+from jax_node.gradient_check import gradient_check
 from jax_node.models import Output, as_images, build, parameter_count
 from jax_node.regularise import Regulariser, regulariser
 from jax_node.solve import Solution, SolveError, check, solve, splits_batch
@@ -107,17 +108,18 @@ class Learner:
         self._mesh = sharding.make_mesh(device, n_devices)
         self._dtype = devices.dtype_of(precision)
         integrate = None
+        options: dict[str, Any] = {}
         if solver is not None and adjoint is not None:
             check(solver, adjoint, step_size)
-            integrate = functools.partial(
-                solve,
-                solver=solver,
-                adjoint=adjoint,
-                rtol=rtol,
-                atol=atol,
-                step_size=step_size,
-                max_steps=max_steps,
-            )
+            options = {
+                "solver": solver,
+                "adjoint": adjoint,
+                "rtol": rtol,
+                "atol": atol,
+                "step_size": step_size,
+                "max_steps": max_steps,
+            }
+            integrate = functools.partial(solve, **options)
         elif kinetic_weight or jacobian_weight:
             raise ValueError(f"{model} solves no ODE whose dynamics could be penalised")
         self._optimizer = (
@@ -161,6 +163,7 @@ class Learner:
         self._train_step = jax.jit(step)
         self._forward = jax.jit(evaluation)
         self._trajectory = jax.jit(functools.partial(trajectory, self._graph))
+        self._gradient_check = jax.jit(functools.partial(gradient_check, self._graph, options))
 
     def train_step(self, images: Pixels, labels: Labels, learning_rate: float) -> dict[str, float]:
         """One optimiser step on the mean cross-entropy of a batch, plus penalties if weighted.
@@ -226,6 +229,14 @@ class Learner:
         states = np.asarray(solution.ys).transpose(0, 3, 1, 2, 4)
         return Trajectory(states, np.asarray(logits), int(solution.nfe))
 
+    def check_gradient(self, images: Pixels, labels: Labels) -> dict[str, float]:
+        """How far the ODE-Net's gradient is from the others: see `gradient_check`."""
+        with self._context(), full_precision():
+            found = self._gradient_check(
+                self.state.weights, self._images(images), self._place(labels)
+            )
+        return {name: float(value) for name, value in found.items()}
+
     def save(self, path: Path) -> None:
         """Write weights, optimiser state and step count to the new directory `path`."""
         save_state(path, self.state)
@@ -237,6 +248,13 @@ class Learner:
         model, optimiser or precision.
         """
         self.state = load_state(path, self.state, sharding.whole(self._mesh))
+
+    def load_weights(self, path: Path) -> None:
+        """Take only the weights of what `save` wrote, of a run with any optimiser.
+
+        Raises CheckpointError, and changes nothing, if they are not of this model.
+        """
+        self.state = load_weights(path, self.state, sharding.whole(self._mesh))
 
     def _reconstruction(self, backward: Backward) -> dict[str, float]:
         """How well the adjoint came back to where the solve began, if there is an adjoint."""
@@ -372,6 +390,15 @@ def load_state(path: Path, like: State, device: jax.Device | jax.sharding.Shardi
     found, expected = checkpoint.read(path), named(like)
     checkpoint.check(path, found, expected)
     leaves = [jax.device_put(found[name], device) for name in expected]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def load_weights(path: Path, like: State, device: jax.Device | jax.sharding.Sharding) -> State:
+    """`like` with the weights of what `save_state` wrote; CheckpointError if they do not fit."""
+    expected = named(like)
+    found = {k: v for k, v in checkpoint.read(path).items() if k.startswith("model.")}
+    checkpoint.check(path, found, {k: v for k, v in expected.items() if k.startswith("model.")})
+    leaves = [jax.device_put(found.get(name, old), device) for name, old in expected.items()]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 

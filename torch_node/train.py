@@ -214,6 +214,16 @@ class Learner:
         self._optimizer.load_state_dict({"state": state, "param_groups": groups})
         self.steps = int(found["steps"])
 
+    def load_weights(self, path: Path) -> None:
+        """Take only the weights of what `save` wrote, of a run with any optimiser.
+
+        Raises CheckpointError, and changes nothing, if they are not of this model.
+        """
+        found = checkpoint.read(path, self._device)
+        found = {k: v for k, v in found.items() if k.startswith("model.")}
+        checkpoint.check(path, found, self._model_tensors())
+        self.model.load_state_dict({k.removeprefix("model."): v for k, v in found.items()})
+
     def _tensors(self, images: Pixels, labels: Labels) -> tuple[Tensor, Tensor]:
         y = torch.as_tensor(labels, dtype=torch.int64, device=self._device)
         return self._images(images), y

@@ -2,7 +2,9 @@ import dataclasses
 import json
 import math
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -156,7 +158,7 @@ def test_steps_schedule_is_the_papers():
 
 
 @given(
-    schedule=st.sampled_from(["cosine", "steps", "constant"]),
+    schedule=st.sampled_from(["cosine", "steps", "plateau", "constant"]),
     epochs=st.integers(1, 200),
     steps=st.integers(1, 500),
 )
@@ -177,5 +179,24 @@ def test_cosine_is_half_at_half_time():
 
 
 def test_unknown_schedule():
-    with pytest.raises(ValueError, match="cosine, steps or constant"):
+    with pytest.raises(ValueError, match="cosine, steps, plateau or constant"):
         learning_rate("linear", 0.1, step=0, steps_per_epoch=1, epochs=1)
+
+
+def test_plateau_is_pytorchs():
+    """Falling, rising, equal and almost equal losses, until the least rate is reached."""
+    generator = np.random.default_rng(0)
+    losses = [*np.exp(-np.arange(20) / 5), *generator.uniform(0.01, 0.2, 200)]
+    losses += [losses[-1] * (1 - 1e-5)] * 20
+    parameter = torch.nn.Parameter(torch.zeros(()))
+    optimizer = torch.optim.SGD([parameter], lr=0.1)
+    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, factor=0.5, patience=7, min_lr=1e-6
+    )
+    for epoch in range(1, len(losses) + 1):
+        schedule.step(losses[epoch - 1])
+        found = learning_rate(
+            "plateau", 0.1, step=0, steps_per_epoch=1, epochs=1, losses=losses[:epoch]
+        )
+        assert found == optimizer.param_groups[0]["lr"]
+    assert found == 1e-6

@@ -1,6 +1,7 @@
 """The job with a small learner in place of a framework's: what is written, printed and resumed."""
 
 import io
+import itertools
 import json
 
 import numpy as np
@@ -40,7 +41,7 @@ def test_a_run_writes_all_that_it_promises(flags, tmp_path, capsys, read_json):
     assert [row["epoch"] for row in rows(run)] == [1, 2, 3]
     assert rows(run)[0]["nfe_backward"] == 14.0
     assert summary["test_error"] == rows(run)[-1]["test_error"]
-    assert summary["best_test_error"] == min(row["test_error"] for row in rows(run))
+    assert (summary["selected_by"], summary["selected_epoch"]) == ("last", 3)
     assert (run / "curves.png").read_bytes()[1:4] == b"PNG"
     out = capsys.readouterr().out
     for text in (
@@ -68,7 +69,7 @@ def test_the_learner_sees_the_schedule(flags, tmp_path, monkeypatch):
     assert mnist.main([*flags, "--out", str(tmp_path / "run")]) == 0
     config = resolve(parse(flags))
     assert len(seen) == 3 * (96 // 16)
-    assert seen == [scheduled_rate(config, 6, step) for step in range(18)]
+    assert seen == [scheduled_rate(config, 6, step, []) for step in range(18)]
 
 
 class KilledError(BaseException):
@@ -131,14 +132,22 @@ def test_extending_says_how_the_schedule_goes_on(flags, tmp_path, capsys, read_j
 
 
 @pytest.mark.parametrize("flag", ["--resume", "--evaluate"])
-def test_a_finished_run_is_evaluated_at_its_best(flags, tmp_path, capsys, read_json, flag):
+def test_a_finished_run_is_evaluated_as_selected(
+    flags, tmp_path, monkeypatch, capsys, read_json, flag
+):
     run = tmp_path / "run"
-    assert mnist.main([*flags, "--out", str(run)]) == 0
+    calls, step = itertools.count(), SoftmaxLearner.train_step
+    rising = lambda self, *batch: step(self, *batch) | {"loss": float(next(calls))}
+    monkeypatch.setattr(SoftmaxLearner, "train_step", rising)
+    assert mnist.main([*flags, "--select", "train_loss", "--out", str(run)]) == 0
     before = (run / "metrics.jsonl").read_text()
     capsys.readouterr()
     assert mnist.main([flag, str(run)]) == 0
-    best = read_json(run / "summary.json")["best_test_error"]
-    assert f"test error {best:.2f} %" in capsys.readouterr().out
+    summary = read_json(run / "summary.json")
+    least = min(rows(run), key=lambda row: row["train_loss"])
+    assert summary["selected_epoch"] == least["epoch"] == 1
+    assert summary["test_error"] == least["test_error"]
+    assert f"test error {least['test_error']:.2f} %" in capsys.readouterr().out
     assert (run / "metrics.jsonl").read_text() == before
 
 

@@ -29,10 +29,10 @@ def names(run):
     return sorted(path.name for path in (run.path / "checkpoints").iterdir())
 
 
-def test_best_and_last_are_kept_and_the_rest_removed(tmp_path):
+def test_selected_and_last_are_kept_and_the_rest_removed(tmp_path):
     run = RunFolder.create(tmp_path / "run", {"flags": 1})
     for epoch, error in enumerate([9.0, 3.0, 3.0, float("nan"), 5.0], start=1):
-        run.commit_epoch(row(epoch, error), save(f"state {epoch}"))
+        run.commit_epoch(row(epoch, error), save(f"state {epoch}"), score="test_error")
     assert (run.epoch, run.best_epoch) == (5, 2)
     assert (state(run.last), state(run.best)) == ("state 5", "state 2")
     assert names(run) == ["epoch-0002", "epoch-0005", "index.json"]
@@ -51,7 +51,7 @@ def test_what_was_written_after_the_last_commit_is_dropped(tmp_path):
     run = RunFolder.open(tmp_path / "run")
     assert run.rewind() == [row(1, 5.0)]
     assert names(run) == ["epoch-0001", "index.json"]
-    run.commit_epoch(row(2, 3.0), save("two"))
+    run.commit_epoch(row(2, 9.0), save("two"))  # without a score the last is selected
     assert state(run.best) == "two"
 
 

@@ -1,0 +1,51 @@
+"""What a study is made of: variants of the training, sizes of the whole, single runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to train, repeated with several seeds.
+
+    `examined` runs are tested once more after training, with other tolerances, solvers and images.
+    `after` names the variant whose run of the same seed gives the weights to start from. Where
+    `flags` and those of the preset differ, these count.
+    """
+
+    name: str
+    title: str
+    flags: str
+    examined: bool = False
+    after: str | None = None
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A size of the study: flags of every run, and `(variant names, seeds)` in running order.
+
+    `examined_seeds` of each examined variant are looked at after training. `jobs` is how many runs
+    go at once, None for as many as the machine has cores and memory (a GPU's memory is not asked
+    for, so then on the CPU). After `minutes` no run begins.
+    """
+
+    flags: str
+    blocks: tuple[tuple[tuple[str, ...], tuple[int, ...]], ...]
+    examined_seeds: tuple[int, ...]
+    jobs: int | None
+    minutes: float
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A variant with a seed: one run."""
+
+    variant: Variant
+    seed: int
+    examined: bool
+
+    @property
+    def name(self) -> str:
+        """The name of its run folder."""
+        return f"{self.variant.name}-seed{self.seed}"

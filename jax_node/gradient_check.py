@@ -1,0 +1,77 @@
+"""How far the gradient that training follows is from the ones it might follow.
+
+There are two: that of the loss which was computed (by the solver's steps, whatever their error),
+and that of the loss of the ODE itself. A gradient through the steps is the first. The adjoint
+solves another ODE backwards, and is near both only where the steps are fine.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, Integer, PyTree
+
+from jax_node import probe
+from jax_node.adjoint import Backward
+from jax_node.solve import solve
+
+TIGHT = 1e-5  # rtol = atol of the solve that stands for the ODE itself
+
+
+def gradient_check(
+    graph: nnx.GraphDef,
+    options: dict[str, Any],
+    weights: nnx.State,
+    images: Float[Array, "batch height width channels"],
+    labels: Integer[Array, " batch"],
+) -> dict[str, Float[Array, ""]]:
+    """Compare the gradient of an ODE-Net by `solve`'s `options` with the two others, on one batch.
+
+    Returns:
+        `loss` and `gradient_norm` of the method; `cosine` and `size` (a quotient of norms) of its
+        gradient against that of the computed loss, `cosine_ode` and `size_ode` against that of the
+        ODE; `reconstruction` (see `adjoint.Backward`); `state_error` of y(t1), relative to the way
+        from y(t0); `lipschitz`, the larger of the field's local Lipschitz constants at both ends of
+        the trajectory. What a failed solve decides is NaN.
+    """
+    by_steps = "checkpoint" if "adams" in options["solver"] else "direct"
+    tight = {"solver": "dopri5", "rtol": TIGHT, "atol": TIGHT, "max_steps": 256}
+
+    def gradient(**options: Any) -> tuple[Any, PyTree, Backward]:
+        def loss_of(weights, backward):
+            network = nnx.merge(graph, weights)
+            network.solver = functools.partial(solve, **options)
+            output = network(images, backward)
+            losses = optax.softmax_cross_entropy_with_integer_labels(output.logits, labels)
+            return losses.mean(), output.solution
+
+        found, (slope, backward) = jax.value_and_grad(loss_of, (0, 1), has_aux=True)(
+            weights, Backward.zeros()
+        )
+        return found, slope, backward
+
+    (loss, solution), own, backward = gradient(**options)
+    _, computed, _ = gradient(**options | {"adjoint": by_steps})
+    (_, exact), ode, _ = gradient(**tight, adjoint="direct")
+    field = nnx.merge(graph, weights).field
+    steepness: Callable = lambda t, y: probe.lipschitz(
+        functools.partial(field, t), y, jax.random.key(0)
+    )
+    lipschitz = jax.lax.map(lambda at: steepness(*at), (jnp.array([0, 1], loss.dtype), exact.ys))
+    norm = optax.tree.norm
+    way = jnp.linalg.norm(exact.ys[-1] - exact.ys[0])
+    return {
+        "loss": loss,
+        "gradient_norm": norm(own),
+        "cosine": probe.gradient_error(own, computed)[1],
+        "size": norm(own) / norm(computed),
+        "cosine_ode": probe.gradient_error(own, ode)[1],
+        "size_ode": norm(own) / norm(ode),
+        "reconstruction": backward.reconstruction,
+        "state_error": jnp.linalg.norm(solution.ys[-1] - exact.ys[-1]) / way,
+        "lipschitz": jnp.max(lipschitz),
+    }
