@@ -1,0 +1,24 @@
+import re
+
+import numpy as np
+
+from experiments import minimal
+
+
+def test_it_learns(capsys):
+    error = minimal.main(epochs=3, batch_size=16, seed=0, limit=256)
+    line = re.compile(r"epoch (\d)  loss ([\d.]+)  NFE [\d.]+  test error ([\d.]+) %")
+    found = [line.match(text).groups() for text in capsys.readouterr().out.splitlines()]
+    assert [epoch for epoch, _, _ in found] == ["1", "2", "3"]
+    losses = [float(loss) for _, loss, _ in found]
+    # Guessing costs log(10) = 2.30.
+    assert losses[2] < losses[1] < losses[0] and losses[2] < 2.3
+    assert found[2][2] == f"{error:.2f}"
+
+
+def test_no_image_is_in_both_parts():
+    (images, labels), (test_images, test_labels) = minimal.load()
+    assert (len(labels), len(test_labels)) == (4000, 1000)
+    assert np.all(np.bincount(test_labels) == 100)
+    digests = lambda images: {image.tobytes() for image in images}
+    assert not digests(images) & digests(test_images)
