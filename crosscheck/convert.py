@@ -141,7 +141,7 @@ def _optimizer_of(tensors: Mapping[str, np.ndarray]) -> str:
 
 
 def _convert_run(run: Path, to: str, out: Path) -> None:
-    from experiments.results import RunError, RunFolder
+    from experiments.harness.run_folder import RunError, RunFolder
 
     try:
         with RunFolder.open(run) as folder:

@@ -16,7 +16,7 @@ from rich.table import Table
 from crosscheck import figures
 from crosscheck.check import Check, margin
 from crosscheck.suite import Findings
-from experiments.results import environment, write_atomic
+from experiments.harness.run_folder import environment, write_atomic
 
 PACKAGES = ("jax", "flax", "diffrax", "optax", "torch", "torchdiffeq")
 FOR_PAGES = ("agreement", "gradient-tolerance", "breakdown", "training")

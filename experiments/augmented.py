@@ -16,10 +16,10 @@ from numpy import ndarray
 from rich.console import Console
 from tyro.conf import arg
 
-from experiments import flags, job, pictures
-from experiments.command import guard, say
-from experiments.plots import BLUE, ORANGE
-from experiments.results import RunFolder
+from experiments.classify.curves import BLUE, ORANGE
+from experiments.harness import application, figures, flags
+from experiments.harness.command import guard, say
+from experiments.harness.run_folder import RunFolder
 
 PROG = "augmented.py"
 EXAMPLES = """examples:
@@ -31,7 +31,7 @@ NAMES = {"plain": "Neural ODE", "augmented": "augmented Neural ODE"}
 
 
 @dataclass(frozen=True)
-class Model(job.Backend):
+class Model(application.Backend):
     """Both vector fields, tanh networks."""
 
     width: Annotated[int, arg(metavar="N")] = 32
@@ -68,15 +68,15 @@ class Config:
 
     model: Model = Model()
     solver: Solver = Solver()
-    training: job.Training = job.Training(epochs=10, steps_per_epoch=200)
+    training: application.Training = application.Training(epochs=10, steps_per_epoch=200)
     data: Data = Data()
-    run: job.Run = job.Run()
+    run: application.Run = application.Run()
 
 
 SMOKE = Config(
     model=Model(width=8),
     solver=Solver(steps=2),
-    training=job.Training(epochs=2, steps_per_epoch=2),
+    training=application.Training(epochs=2, steps_per_epoch=2),
     data=Data(batch_size=8, test_size=20),
 )
 
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(arguments: list[str], console: Console) -> None:
     """Everything `main` does, with errors as exceptions."""
-    config, folder = job.parse(PROG, EXAMPLES, arguments, Config(), SMOKE)
+    config, folder = application.parse(PROG, EXAMPLES, arguments, Config(), SMOKE)
     config.training.check()
     for flag, value in (
         ("--width", config.model.width),
@@ -103,8 +103,8 @@ def run(arguments: list[str], console: Console) -> None:
             locks.enter_context(folder)
         title = f"a disc in a ring, 2 dimensions, {config.data.test_size} test points"
         say(console, "data", title)
-        module = job.framework_module(config.model.framework, "augmented")
-        learner = job.learner(
+        module = application.framework_module(config.model.framework, "augmented")
+        learner = application.learner(
             module,
             config,
             2,
@@ -114,7 +114,7 @@ def run(arguments: list[str], console: Console) -> None:
         )
         names = "augmented-discs", "field"
         data = {"title": title, "source": "drawn"}
-        folder = job.start(PROG, names, config, folder, learner, data, arguments, console)
+        folder = application.start(PROG, names, config, folder, learner, data, arguments, console)
         locks.enter_context(folder)
         train(folder, module, learner, config, title, console)
 
@@ -146,7 +146,7 @@ def train(
             row[f"error_{name}"] = float(100 * np.mean(~(signed > 0)))
         return {"score": row["loss_augmented"], **row}
 
-    rows = job.train(PROG, folder, learner, config, draw, evaluate, console, line)
+    rows = application.train(PROG, folder, learner, config, draw, evaluate, console, line)
     # What was NaN is null in the metrics of a resumed run.
     first, last = ({k: np.nan if v is None else v for k, v in rows[i].items()} for i in (0, -1))
     body = [
@@ -157,12 +157,17 @@ def train(
         for key, name in NAMES.items()
     ]  # fmt: skip
     headers = ["dopri5 at 1e-5", "cross-entropy", "test error", "NFE, first epoch", "NFE, last"]
-    text = f"{title}.\n\n{job.table(headers, body)}"
+    text = f"{title}.\n\n{application.table(headers, body)}"
     paths = learner.apply(module.paths, x=test["x"][:400], ts=np.linspace(0, 1, 16))
     draw_paths(folder.path, dict(zip(NAMES.values(), paths, strict=True)), test["label"][:400])
     kept = {key: value for key, value in last.items() if "_" in key and "seconds" not in key}
-    summary = {"data": title, **kept, "run": str(folder.path), **job.costs(rows, config, learner)}
-    job.write_summary(folder, summary, text)
+    summary = {
+        "data": title,
+        **kept,
+        "run": str(folder.path),
+        **application.costs(rows, config, learner),
+    }
+    application.write_summary(folder, summary, text)
     console.print(text, highlight=False, soft_wrap=True, markup=False)
     say(console, "run", f"{folder.path} ({summary['seconds_total']:.0f} s)")
 
@@ -190,8 +195,8 @@ def draw_paths(
             axis.set(ylabel="added component" if ys.shape[2] > 2 else "second component")
             axis.set_title(f"{name}, t = {at / (count - 1):.2f}", fontsize=9)
 
-    pictures.animation(folder / "flow.gif", figure, frame, count)
-    pictures.still(folder / "end.png", figure)
+    figures.animation(folder / "flow.gif", figure, frame, count)
+    figures.still(folder / "end.png", figure)
 
 
 def line(row: dict[str, Any], epochs: int) -> str:

@@ -25,20 +25,11 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import arg
 
-from experiments import (
-    benchmark_cases,
-    benchmark_epoch,
-    benchmark_memory,
-    benchmark_per_sample,
-    benchmark_precision,
-    benchmark_scaling,
-    flags,
-    memory,
-    results,
-)
-from experiments import benchmark_measure as measuring
-from experiments import benchmark_report as report
-from experiments.benchmark_cases import CONTESTS, Contest
+from experiments.harness import flags, malloc, run_folder
+from experiments.speed import bfloat16, epoch, peak_memory, per_sample, scaling
+from experiments.speed import measure as measuring
+from experiments.speed import ratios as report
+from experiments.speed.contests import CONTESTS, Contest, make_call, missing
 from jax_node import device
 
 EXAMPLES = """examples:
@@ -91,7 +82,7 @@ class Flags:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, or 2 for bad input."""
     if arguments is None:
-        memory.restart_with_kept_memory()  # for all sides, as the experiments do
+        malloc.restart_with_kept_memory()  # for all sides, as the experiments do
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         options = flags.parse("benchmark.py", EXAMPLES, given, Flags()).measurement
@@ -103,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         jax.config.update("jax_num_cpu_devices", 2)
     console = Console(width=None if sys.stdout.isatty() else 200)
     record: dict[str, Any] = {
-        **results.environment(versions()),
+        **run_folder.environment(versions()),
         "machine": machine(),
         # Of absolute paths the last part: the summary goes into a page.
         "command": shlex.join(
@@ -157,11 +148,11 @@ def jobs(
         yield "contests", contest.name, functools.partial(run, contest, options, unmeasured)
     size, repeats = options.batch_size, options.repeats
     others: dict[Part, Callable[[], Any]] = {
-        "memory": benchmark_memory.measure,
-        "epoch": lambda: benchmark_epoch.measure(size),
-        "scaling": lambda: benchmark_scaling.measure(size, repeats),
-        "per_sample": lambda: benchmark_per_sample.measure(size, repeats),
-        "precision": benchmark_precision.measure,
+        "memory": peak_memory.measure,
+        "epoch": lambda: epoch.measure(size),
+        "scaling": lambda: scaling.measure(size, repeats),
+        "per_sample": lambda: per_sample.measure(size, repeats),
+        "precision": bfloat16.measure,
     }
     for part, measure in others.items():
         if part in options.parts and not options.quick:
@@ -172,10 +163,10 @@ def run(contest: Contest, options: Measurement, unmeasured: dict[str, str]) -> d
     """Times, work, compile times and memory of all sides of a contest."""
     calls, first_seconds = {}, {}
     for side in contest.sides:
-        if why := benchmark_cases.missing(side):
+        if why := missing(side):
             unmeasured[side] = why
             continue
-        call = benchmark_cases.make_call(contest, side, options.batch_size)
+        call = make_call(contest, side, options.batch_size)
         try:
             first_seconds[side], _ = measuring.timed(call)
         except Exception as error:
@@ -199,8 +190,8 @@ def run(contest: Contest, options: Measurement, unmeasured: dict[str, str]) -> d
 
 def alone(contest: Contest, side: str, batch_size: int) -> dict[str, Any]:
     """Compile times and peak memory of a side in processes of its own."""
-    arguments = (benchmark_cases.make_call, contest, side, batch_size)
-    plain = memory.GIVEN_BACK
+    arguments = (make_call, contest, side, batch_size)
+    plain = malloc.GIVEN_BACK
     if not side.startswith("jax"):
         found = measuring.in_process(measuring.compile_and_peak, *arguments, **plain)
         return {"cold_seconds": found["compile_seconds"], "peak_mb": found["peak_mb"]}
@@ -222,23 +213,23 @@ def write(record: dict[str, Any], folder: Path | None) -> None:
     """Write JSON, Markdown and figure, each as a whole."""
     if folder is None:
         return
-    results.write_atomic(folder / "benchmark.json", json.dumps(record, indent=1) + "\n")
-    results.write_atomic(folder / "summary.md", page(record))
+    run_folder.write_atomic(folder / "benchmark.json", json.dumps(record, indent=1) + "\n")
+    run_folder.write_atomic(folder / "summary.md", page(record))
     if "contests" in record:
         report.plot_ratios(record, folder / "ratios.png")
     if "memory" in record:
-        benchmark_memory.plot(record["memory"], folder / "memory.png")
+        peak_memory.plot(record["memory"], folder / "memory.png")
 
 
 def page(record: dict[str, Any]) -> str:
     """All tables in Markdown, and what made them."""
     parts = {
         "contests": ("JAX against PyTorch", report.markdown),
-        "memory": ("Memory against solver steps", benchmark_memory.markdown),
-        "epoch": ("An epoch", benchmark_epoch.markdown),
-        "scaling": ("Several devices", benchmark_scaling.markdown),
-        "per_sample": ("A step size for every image", benchmark_per_sample.markdown),
-        "precision": ("bfloat16", benchmark_precision.markdown),
+        "memory": ("Memory against solver steps", peak_memory.markdown),
+        "epoch": ("An epoch", epoch.markdown),
+        "scaling": ("Several devices", scaling.markdown),
+        "per_sample": ("A step size for every image", per_sample.markdown),
+        "precision": ("bfloat16", bfloat16.markdown),
     }
     sections = [f"### {title}\n\n{make(record)}" for key, (title, make) in parts.items()
                 if key in record]  # fmt: skip

@@ -12,9 +12,10 @@ import numpy as np
 from rich.console import Console
 from tyro.conf import arg
 
-from experiments import cnf_plots, densities, flags, job
-from experiments.command import guard, say
-from experiments.results import RunFolder
+from experiments.flows import densities, pictures
+from experiments.harness import application, flags
+from experiments.harness.command import guard, say
+from experiments.harness.run_folder import RunFolder
 
 PROG = "cnf.py"
 EXAMPLES = """examples:
@@ -28,7 +29,7 @@ BOX, GRID = 6.0, 160  # the density is integrated over [-6, 6]^2
 
 
 @dataclass(frozen=True)
-class Model(job.Backend):
+class Model(application.Backend):
     """The field, a tanh network, and the discrete flow it is compared with."""
 
     width: Annotated[int, arg(metavar="N")] = 64
@@ -69,15 +70,15 @@ class Config:
 
     model: Model = Model()
     solver: Solver = Solver()
-    training: job.Training = job.Training(epochs=10, steps_per_epoch=400)
+    training: application.Training = application.Training(epochs=10, steps_per_epoch=400)
     data: Data = Data()
-    run: job.Run = job.Run()
+    run: application.Run = application.Run()
 
 
 SMOKE = Config(
     model=Model(width=8, layers=2),
     solver=Solver(steps=2),
-    training=job.Training(epochs=2, steps_per_epoch=2),
+    training=application.Training(epochs=2, steps_per_epoch=2),
     data=Data(batch_size=8, test_size=20),
 )
 
@@ -89,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(arguments: list[str], console: Console) -> None:
     """Everything `main` does, with errors as exceptions."""
-    config, folder = job.parse(PROG, EXAMPLES, arguments, Config(), SMOKE)
+    config, folder = application.parse(PROG, EXAMPLES, arguments, Config(), SMOKE)
     check(config)
     with contextlib.ExitStack() as locks:
         if folder:
@@ -98,8 +99,8 @@ def run(arguments: list[str], console: Console) -> None:
         count, dim = samples.test.shape
         title = f"{config.data.density}, {dim} dimensions, {count} test samples"
         say(console, "data", title)
-        module = job.framework_module(config.model.framework, "cnf")
-        learner = job.learner(
+        module = application.framework_module(config.model.framework, "cnf")
+        learner = application.learner(
             module,
             config,
             dim,
@@ -110,7 +111,7 @@ def run(arguments: list[str], console: Console) -> None:
         )
         data = {"title": title, "source": config.data.density}
         names = f"cnf-{config.data.density}", "flow"
-        folder = job.start(PROG, names, config, folder, learner, data, arguments, console)
+        folder = application.start(PROG, names, config, folder, learner, data, arguments, console)
         locks.enter_context(folder)
         train(folder, module, learner, config, draw, samples, title, console)
 
@@ -184,12 +185,12 @@ def train(
             row |= {f"test_{flow}": nll for flow, nll in tested.items()}
         return row
 
-    rows = job.train(PROG, folder, learner, config, draw, evaluate, console, line)
+    rows = application.train(PROG, folder, learner, config, draw, evaluate, console, line)
     part = samples.valid
     back = learner.apply(module.round_trip, x=part)
     error = float(np.abs(back - part).max())
     summary = {"data": title, "round_trip_error": error, "run": str(folder.path)}
-    summary |= job.costs(rows, config, learner)
+    summary |= application.costs(rows, config, learner)
     if samples.rows is None:
         results, text = compare_densities(folder, module, learner, config, names, samples.test)
     else:
@@ -199,7 +200,7 @@ def train(
         f"Largest error of a round trip, data to noise and back: {error:.1e} (two solves at 1e-5 "
         "a step).\n"
     )
-    job.write_summary(folder, summary | results, text)
+    application.write_summary(folder, summary | results, text)
     console.print(text, highlight=False, soft_wrap=True, markup=False)
     say(console, "run", f"{folder.path} ({summary['seconds_total']:.0f} s)")
 
@@ -225,7 +226,7 @@ def compare_densities(
     density = config.data.density
     least = float(-np.mean(densities.log_density(density, test)))
     nll = dict(zip(names, nats(module, learner, test).values(), strict=True))
-    points, area = cnf_plots.grid(BOX, GRID)
+    points, area = pictures.grid(BOX, GRID)
     chunks = [learner.apply(module.evaluate, x=c) for c in np.split(points, GRID // 8)]
     fields = dict(zip(names, map(np.concatenate, zip(*chunks, strict=True)), strict=True))
     mass = {name: float(np.exp(f.astype(float)).sum() * area) for name, f in fields.items()}
@@ -235,11 +236,11 @@ def compare_densities(
     ts = np.linspace(0, 1, 21)
     paths = learner.apply(module.generate, noise=noise, ts=ts)
     fields["true density"] = densities.log_density(density, points)
-    cnf_plots.densities(folder.path / "densities.png", fields, BOX, GRID)
-    cnf_plots.flow(folder.path / "flow.gif", dict(zip(names[:2], paths, strict=True)), ts)
+    pictures.densities(folder.path / "densities.png", fields, BOX, GRID)
+    pictures.flow(folder.path / "flow.gif", dict(zip(names[:2], paths, strict=True)), ts)
     headers = ["negative log-likelihood, nats", "test", "integral of the density"]
     results = {"nll": {**nll, "true density": least}, "mass": mass}
-    return results, job.table([*headers, "above the true value"], body)
+    return results, application.table([*headers, "above the true value"], body)
 
 
 def compare_table(
@@ -260,7 +261,7 @@ def compare_table(
     nll["normal distribution"] = float(-np.mean(densities.gaussian(samples.rows, samples.test)))
     body.append(["normal distribution, full covariance", nll["normal distribution"], "-"])
     headers = ["negative log-likelihood, nats", "test", "epoch, best on the validation rows"]
-    return {"nll": nll}, job.table(headers, body)
+    return {"nll": nll}, application.table(headers, body)
 
 
 def line(row: dict[str, Any], epochs: int) -> str:

@@ -13,13 +13,14 @@ import numpy as np
 from rich.console import Console
 from tyro.conf import arg
 
-from experiments import dynamics_data, dynamics_plots, flags, job, shooting, sindy
-from experiments.command import guard, say
-from experiments.dynamics_data import Data, Test
-from experiments.flags import ConfigError
-from experiments.results import RunFolder
-from experiments.series import Series
-from experiments.trajectories import SYSTEMS
+from experiments.harness import application, flags
+from experiments.harness.command import guard, say
+from experiments.harness.flags import ConfigError
+from experiments.harness.run_folder import RunFolder
+from experiments.series.series import Series
+from experiments.trajectories import pictures, shooting, sindy, task
+from experiments.trajectories.systems import SYSTEMS
+from experiments.trajectories.task import Data, Test
 
 PROG = "dynamics.py"
 EXAMPLES = """examples:
@@ -33,7 +34,7 @@ EXAMPLES = """examples:
 
 
 @dataclass(frozen=True)
-class Model(job.Backend):
+class Model(application.Backend):
     """The vector field, a tanh network, and the GRU it is compared with."""
 
     width: Annotated[int, arg(metavar="N")] = 64
@@ -66,14 +67,14 @@ class Config:
 
     model: Model = Model()
     solver: Solver = Solver()
-    training: job.Training = job.Training()
+    training: application.Training = application.Training()
     data: Data = Data()
-    run: job.Run = job.Run()
+    run: application.Run = application.Run()
 
 
 SMOKE = Config(
     model=Model(width=8),
-    training=job.Training(epochs=2, steps_per_epoch=3),
+    training=application.Training(epochs=2, steps_per_epoch=3),
     data=Data(trajectories=3, observations=11),
 )
 
@@ -85,17 +86,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(arguments: list[str], console: Console) -> None:
     """Everything `main` does, with errors as exceptions."""
-    config, folder = job.parse(PROG, EXAMPLES, arguments, Config(), SMOKE)
+    config, folder = application.parse(PROG, EXAMPLES, arguments, Config(), SMOKE)
     config = resolve(config)
     with contextlib.ExitStack() as locks:
         if folder:
             locks.enter_context(folder)
-        series, tests = dynamics_data.load(config.data, config.training.seed)
+        series, tests = task.load(config.data, config.training.seed)
         problem = shooting.prepare(series, config.solver.window, log=bool(config.data.log))
-        title = dynamics_data.describe(config.data, series)
+        title = task.describe(config.data, series)
         say(console, "data", title)
-        module = job.framework_module(config.model.framework, "dynamics")
-        learner = job.learner(
+        module = application.framework_module(config.model.framework, "dynamics")
+        learner = application.learner(
             module,
             config,
             problem.starts,
@@ -107,7 +108,7 @@ def run(arguments: list[str], console: Console) -> None:
         )
         data = {"title": title, "source": config.data.system}
         names = f"dynamics-{config.data.system}", "field"
-        folder = job.start(PROG, names, config, folder, learner, data, arguments, console)
+        folder = application.start(PROG, names, config, folder, learner, data, arguments, console)
         locks.enter_context(folder)
         train(folder, module, learner, config, problem, series, tests, console)
 
@@ -124,10 +125,10 @@ def resolve(config: Config) -> Config:
     ):
         flags.at_least(flag, value)
     flags.positive("--gap-weight", solver.gap_weight)
-    methods = job.framework_module(config.model.framework, "irregular").METHODS
+    methods = application.framework_module(config.model.framework, "irregular").METHODS
     if solver.solver not in methods:
         raise ConfigError(f"--solver {solver.solver} is unknown here; choose {', '.join(methods)}.")
-    return dataclasses.replace(config, data=dynamics_data.resolve(config.data))
+    return dataclasses.replace(config, data=task.resolve(config.data))
 
 
 def train(
@@ -151,11 +152,11 @@ def train(
 
     def evaluate(epoch: int) -> dict[str, float]:
         frame = frames / f"{epoch:04d}.npz"
-        dynamics_plots.save_frame(frame, problem, series, slope, predict["neural ODE"], tests[0])
+        pictures.save_frame(frame, problem, series, slope, predict["neural ODE"], tests[0])
         errors = shooting.errors(problem, predict["neural ODE"], tests[0])
         return {"score": errors, "rmse": errors}
 
-    rows = job.train(
+    rows = application.train(
         PROG, folder, learner, config, lambda step: problem.batch, evaluate, console, line
     )
     degree = SYSTEMS[config.data.system].degree if config.data.system in SYSTEMS else 2
@@ -168,19 +169,19 @@ def train(
         name: {test.title: shooting.errors(problem, method, test) for test in tests}
         for name, method in {**predict, "last value": last_value}.items()
     }
-    title = dynamics_data.describe(config.data, series)
+    title = task.describe(config.data, series)
     summary = {
         "data": title,
         "rmse": results,
         "run": str(folder.path),
-        **job.costs(rows, config, learner),
+        **application.costs(rows, config, learner),
     }
     titles = [test.title for test in tests]
     body = [[name, *(found[t] for t in titles)] for name, found in results.items()]
-    text = job.table(["RMSE, in deviations of the data", *titles], body)
-    dynamics_plots.phase(folder.path / "phase.png", config, problem, series, tests, predict, slope)
-    dynamics_plots.animate(folder.path / "training.gif", frames, len(rows), series)
-    job.write_summary(folder, summary, f"{title}.\n\n{text}")
+    text = application.table(["RMSE, in deviations of the data", *titles], body)
+    pictures.phase(folder.path / "phase.png", config, problem, series, tests, predict, slope)
+    pictures.animate(folder.path / "training.gif", frames, len(rows), series)
+    application.write_summary(folder, summary, f"{title}.\n\n{text}")
     console.print(text, highlight=False, soft_wrap=True, markup=False)
     say(console, "run", f"{folder.path} ({summary['seconds_total']:.0f} s)")
 

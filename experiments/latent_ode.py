@@ -14,13 +14,14 @@ import numpy as np
 from rich.console import Console
 from tyro.conf import arg
 
-from experiments import flags, job, latent_plots, latent_results, spirals, windows
-from experiments.command import guard, say
-from experiments.flags import ConfigError
-from experiments.mauna_loa import mauna_loa
-from experiments.results import RunFolder
-from experiments.series import read_csv
-from experiments.windows import Problem
+from experiments.harness import application, flags
+from experiments.harness.command import guard, say
+from experiments.harness.flags import ConfigError
+from experiments.harness.run_folder import RunFolder
+from experiments.latent import pictures, predictions, spirals, windows
+from experiments.latent.windows import Problem
+from experiments.series.mauna_loa import mauna_loa
+from experiments.series.series import read_csv
 
 PROG = "latent_ode.py"
 EXAMPLES = """examples:
@@ -102,14 +103,14 @@ class Config:
 
     model: Model = Model()
     solver: Solver = Solver()
-    training: job.Training = job.Training(steps_per_epoch=1000, lr=1e-2)
+    training: application.Training = application.Training(steps_per_epoch=1000, lr=1e-2)
     data: Data = Data()
-    run: job.Run = job.Run()
+    run: application.Run = application.Run()
 
 
 SMOKE = Config(
     model=Model(hidden=5, width=5),
-    training=job.Training(epochs=2, steps_per_epoch=2),
+    training=application.Training(epochs=2, steps_per_epoch=2),
     data=Data(observations=6, batch_size=4, spirals=8, test_spirals=6),
 )
 KL_STEPS = 1000  # in which the weight of the divergence grows from 0 to 1
@@ -122,15 +123,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(arguments: list[str], console: Console) -> None:
     """Everything `main` does, with errors as exceptions."""
-    config, folder = job.parse(PROG, EXAMPLES, arguments, Config(), SMOKE)
+    config, folder = application.parse(PROG, EXAMPLES, arguments, Config(), SMOKE)
     config = resolve(config)
     with contextlib.ExitStack() as locks:
         if folder:
             locks.enter_context(folder)
         problem = load(config)
         say(console, "data", problem.title)
-        module = job.framework_module(config.model.framework, "latent")
-        learner = job.learner(
+        module = application.framework_module(config.model.framework, "latent")
+        learner = application.learner(
             module,
             config,
             len(problem.names),
@@ -141,7 +142,7 @@ def run(arguments: list[str], console: Console) -> None:
         )
         data = {"title": problem.title, "source": config.data.data}
         names = f"latent-{config.data.data}", "ode"
-        folder = job.start(PROG, names, config, folder, learner, data, arguments, console)
+        folder = application.start(PROG, names, config, folder, learner, data, arguments, console)
         locks.enter_context(folder)
         train(folder, module, learner, config, problem, console)
 
@@ -177,7 +178,7 @@ def resolve(config: Config) -> Config:
     flags.fraction("--train-fraction", data.train_fraction)
     if not 0 <= data.noise < np.inf:
         raise ConfigError(f"--noise is {data.noise}; a number of at least 0 expected.")
-    methods = job.framework_module(model.framework, "irregular").METHODS
+    methods = application.framework_module(model.framework, "irregular").METHODS
     if config.solver.solver not in methods:
         raise ConfigError(
             f"--solver {config.solver.solver} is unknown here; choose {', '.join(methods)}."
@@ -229,35 +230,35 @@ def train(
             "kl": np.array(min(1.0, step / KL_STEPS)),
         }
 
-    model = latent_results.Trained(module, learner, problem, latent)
+    model = predictions.Trained(module, learner, problem, latent)
     frames = folder.path / "frames"
     frames.mkdir(exist_ok=True)
 
     def evaluate(epoch: int) -> dict[str, float]:
         few = problem.test[:64]
         found = model.predict(few, samples=8)
-        latent_plots.save_frame(frames / f"{epoch:04d}.npz", model)
+        pictures.save_frame(frames / f"{epoch:04d}.npz", model)
         inside, beyond = (
-            latent_results.rmse(problem, getattr(few, part), found["ODE-RNN"][part].mean(0))
+            predictions.rmse(problem, getattr(few, part), found["ODE-RNN"][part].mean(0))
             for part in ("inside", "beyond")
         )
         return {"score": beyond, "rmse_inside": inside, "rmse_beyond": beyond}
 
-    rows = job.train(PROG, folder, learner, config, batch, evaluate, console, line)
-    results = latent_results.compare(model, config)
+    rows = application.train(PROG, folder, learner, config, batch, evaluate, console, line)
+    results = predictions.compare(model, config)
     summary = {
         "data": problem.title,
         "observations": config.data.observations,
         **results,
         "run": str(folder.path),
-        **job.costs(rows, config, learner),
+        **application.costs(rows, config, learner),
     }
-    text = latent_results.text(problem, config, results)
-    job.write_summary(folder, summary, text)
+    text = predictions.text(problem, config, results)
+    application.write_summary(folder, summary, text)
     console.print(text, highlight=False, soft_wrap=True, markup=False)
-    latent_plots.series(folder.path / "series.png", model)
-    latent_plots.walk(folder.path / "walk.png", model)
-    latent_plots.animate(folder.path / "training.gif", frames, len(rows), problem)
+    pictures.series(folder.path / "series.png", model)
+    pictures.walk(folder.path / "walk.png", model)
+    pictures.animate(folder.path / "training.gif", frames, len(rows), problem)
     say(console, "run", f"{folder.path} ({summary['seconds_total']:.0f} s)")
 
 

@@ -13,14 +13,15 @@ from typing import Any
 
 from rich.console import Console
 
-from experiments import config as configuration
-from experiments import data, workers
-from experiments.command import RunFailedError, guard, say
-from experiments.config import Config, ConfigError
-from experiments.flags import check_resumed, complaints
-from experiments.resolve import FREE_ON_RESUME, learner_arguments, resolve
-from experiments.results import RunError, RunFolder, default_folder, environment
-from experiments.training import evaluate, load_checkpoint, train
+from experiments.classify import config as configuration
+from experiments.classify.config import Config, ConfigError
+from experiments.classify.resolve import FREE_ON_RESUME, learner_arguments, resolve
+from experiments.classify.training import evaluate, load_checkpoint, train
+from experiments.harness import workers
+from experiments.harness.command import RunFailedError, guard, say
+from experiments.harness.flags import check_resumed, complaints
+from experiments.harness.run_folder import RunError, RunFolder, default_folder, environment
+from experiments.images import sources
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -113,10 +114,10 @@ def check_solver(config: Config) -> None:
         solve.check(config.solver.solver, config.solver.adjoint, config.solver.step_size)
 
 
-def load_data(config: Config, console: Console) -> data.Dataset:
+def load_data(config: Config, console: Console) -> sources.Dataset:
     """Load the images and say which they are."""
     flags = config.data
-    dataset = data.load(
+    dataset = sources.load(
         flags.dataset,
         flags.source,
         data_dir=flags.data_dir,
@@ -133,7 +134,7 @@ def load_data(config: Config, console: Console) -> data.Dataset:
     return dataset
 
 
-def settle_data(config: Config, dataset: data.Dataset) -> Config:
+def settle_data(config: Config, dataset: sources.Dataset) -> Config:
     """The configuration with the source that was used, for a resumed run to find it again."""
     flags = config.data
     folder = flags.data_dir.expanduser().absolute() if flags.data_dir else None
@@ -141,7 +142,7 @@ def settle_data(config: Config, dataset: data.Dataset) -> Config:
     return dataclasses.replace(config, data=flags)
 
 
-def check_same_data(folder: RunFolder, dataset: data.Dataset) -> None:
+def check_same_data(folder: RunFolder, dataset: sources.Dataset) -> None:
     """Refuse to go on with other images than those the run began with."""
     saved = folder.read_json("config.json")["data"]
     if saved["sha256"] != dataset.checksum:
@@ -171,7 +172,7 @@ def build_learner(framework: ModuleType, config: Config) -> Any:
 
 
 def evaluate_best(
-    folder: RunFolder, learner: Any, dataset: data.Dataset, config: Config, console: Console
+    folder: RunFolder, learner: Any, dataset: sources.Dataset, config: Config, console: Console
 ) -> None:
     """Evaluate the best checkpoint of a run and print its error."""
     if folder.best is None:

@@ -21,7 +21,7 @@ matplotlib.use("Agg")
 
 from matplotlib import pyplot  # noqa: E402
 
-from experiments.results import write_atomic  # noqa: E402
+from experiments.harness.run_folder import write_atomic  # noqa: E402
 
 
 class CellError(RuntimeError):

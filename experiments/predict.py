@@ -15,14 +15,15 @@ import numpy as np
 from numpy import ndarray
 from rich.console import Console
 
-from experiments import config as configuration
-from experiments import data, digits, predict_plots
-from experiments.command import RunFailedError, guard
-from experiments.config import Config, ConfigError
+from experiments.classify import config as configuration
+from experiments.classify import movie
+from experiments.classify.config import Config, ConfigError
+from experiments.classify.resolve import resolve
+from experiments.classify.training import load_checkpoint
+from experiments.harness.command import RunFailedError, guard
+from experiments.harness.run_folder import RunError
+from experiments.images import image_file, sources
 from experiments.mnist import build_learner
-from experiments.resolve import resolve
-from experiments.results import RunError
-from experiments.training import load_checkpoint
 
 FRAMES = 41
 FASHION = (
@@ -94,7 +95,7 @@ def run(arguments: list[str], console: Console) -> None:
     if given.animate and config.solver.solver is None:
         raise ConfigError(f"--animate needs an ODE, and {config.model.name} solves none.")
     fashion = config.data.dataset == "fashion_mnist"
-    pictures = [(str(path), *digits.read(path, fashion=fashion)) for path in given.images]
+    pictures = [(str(path), *image_file.read(path, fashion=fashion)) for path in given.images]
     pictures += test_images(config, given.test)
     framework = importlib.import_module(f"{config.model.framework}_node.train")
     solve = importlib.import_module(f"{config.model.framework}_node.solve")
@@ -120,7 +121,7 @@ def run(arguments: list[str], console: Console) -> None:
         if given.animate:
             times = np.linspace(0, config.solver.t1, frame_count(config))
             found = learner.trajectory(pixels[None], times.tolist())
-            predict_plots.animate(
+            movie.animate(
                 given.animate, pixels[..., 0], times, found.states[:, 0],
                 softmax(found.logits[:, 0]), names,
             )  # fmt: skip
@@ -160,7 +161,7 @@ def test_images(config: Config, count: int) -> list[tuple[str, ndarray, str]]:
     if not count:
         return []
     flags = dataclasses.asdict(config.data)
-    dataset = data.load(flags.pop("dataset"), flags.pop("source"), **flags)
+    dataset = sources.load(flags.pop("dataset"), flags.pop("source"), **flags)
     pixels, labels = dataset.test_images[:count], dataset.test_labels[:count]
     return [
         (f"test image {i}", pixel, f"truly {label}")

@@ -14,14 +14,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from experiments import grid, report_figures, report_findings
-from experiments import report_tables as tables
-from experiments.collect import load
-from experiments.command import guard, say
-from experiments.document import Block, Heading, Picture, Table, Text, markdown, page
-from experiments.flags import ConfigError
-from experiments.report_tables import Record, done
-from experiments.results import RunError, write_atomic
+from experiments.harness.command import guard, say
+from experiments.harness.document import Block, Heading, Picture, Table, Text, markdown, page
+from experiments.harness.flags import ConfigError
+from experiments.harness.run_folder import RunError, write_atomic
+from experiments.section3 import figures, findings, grid, tables
+from experiments.section3.collect import load
+from experiments.section3.tables import Record, done
 
 USAGE = "expected STUDY [--out FOLDER], STUDY being a study's folder or a record of one"
 EXAMINED = ("odenet", "odenet-adjoint", "rknet")
@@ -43,15 +42,13 @@ def run(arguments: list[str], console: Console) -> None:
         out.mkdir(parents=True, exist_ok=True)
         (out / "results").mkdir(exist_ok=True)
         write_atomic(out / "results" / f"study-{record['preset']}.json", compact(record))
-        names = report_figures.draw(record, out / "pictures", f"study-{record['preset']}")
+        names = figures.draw(record, out / "pictures", f"study-{record['preset']}")
         blocks = results(record, names)
         write_atomic(out / "results.md", markdown(blocks))
         write_atomic(out / "results.html", page(blocks, out / "pictures"))
         template = out / "findings.template.md"
         if template.exists():
-            write_atomic(
-                out / "findings.md", report_findings.fill(template.read_text(), record, out)
-            )
+            write_atomic(out / "findings.md", findings.fill(template.read_text(), record, out))
     except OSError as error:
         raise RunError(f"the report cannot be written to {out}: {error}.") from None
     failed = [run for run in record["runs"] if run["status"] == "failed"]

@@ -14,10 +14,10 @@ import numpy as np
 from rich.console import Console
 from tyro.conf import arg
 
-from experiments import flags
-from experiments.command import guard, say
-from experiments.flags import ConfigError
-from experiments.results import environment, write_atomic
+from experiments.harness import flags
+from experiments.harness.command import guard, say
+from experiments.harness.flags import ConfigError
+from experiments.harness.run_folder import environment, write_atomic
 
 PROG = "solvers.py"
 USAGE = """usage: solvers.py PART [flags]
@@ -137,9 +137,9 @@ def precision(config: Any, console: Console) -> None:
     import jax
     import torch
 
-    from experiments import precision as study
-    from experiments import reference, solvers_report
-    from experiments.problems import problems
+    from experiments.solving import precision as study
+    from experiments.solving import reference, report
+    from experiments.solving.problems import problems
 
     known = {problem.name: problem for problem in problems()}
     if unknown := [name for name in config.only if name not in known]:
@@ -167,7 +167,7 @@ def precision(config: Any, console: Console) -> None:
             path = f"{method.replace(' ', '-')}-{name}"
             cells.get(path, functools.partial(one, name, method))
         say(console, "method", method)
-    record(config.out, cells, solvers_report.precision(cells.all(), config.out), config)
+    record(config.out, cells, report.precision(cells.all(), config.out), config)
 
 
 def stability(config: Any, console: Console) -> None:
@@ -175,12 +175,13 @@ def stability(config: Any, console: Console) -> None:
     for flag in ("steps", "batch_size", "every"):
         flags.at_least(f"--{flag.replace('_', '-')}", getattr(config, flag))
     flags.check_seed(config.seed)
-    from experiments import data, solvers_report
-    from experiments import stability as study
+    from experiments.images import sources
+    from experiments.solving import report
+    from experiments.solving import stability as study
 
     settings = {k: getattr(config, k) for k in ("steps", "batch_size", "every")}
     cells = Cells(config.out, settings)
-    dataset = data.load("mnist", "embedded")
+    dataset = sources.load("mnist", "embedded")
     look = study.Look(dataset, config.batch_size)
     cases = study.METHODS[:1] if config.smoke else (*study.METHODS, *study.VARIANTS, study.ADAM)
     for number, case in enumerate(cases):
@@ -196,7 +197,7 @@ def stability(config: Any, console: Console) -> None:
             return cell
 
         study.search(one)
-    record(config.out, cells, solvers_report.stability(cells.all(), config.out), config)
+    record(config.out, cells, report.stability(cells.all(), config.out), config)
 
 
 def record(folder: Path, cells: Cells, text: str, config: Any) -> None:

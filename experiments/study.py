@@ -19,12 +19,13 @@ from typing import Annotated, Any, Literal
 from rich.console import Console
 from tyro.conf import arg
 
-from experiments import flags, grid, workers
-from experiments.cells import Cell, Preset
-from experiments.command import RunFailedError, guard, say
-from experiments.flags import ConfigError
-from experiments.results import RunError, environment, lock_folder, write_atomic
-from experiments.workers import Outcome, Task
+from experiments.harness import flags, workers
+from experiments.harness.command import RunFailedError, guard, say
+from experiments.harness.flags import ConfigError
+from experiments.harness.run_folder import RunError, environment, lock_folder, write_atomic
+from experiments.harness.workers import Outcome, Task
+from experiments.section3 import grid
+from experiments.section3.cells import Cell, Preset
 
 EXAMPLES = """examples:
   python experiments/study.py --preset smoke       a few runs, nothing is learnt; two minutes

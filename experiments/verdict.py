@@ -1,6 +1,6 @@
 """Is the adjoint of a coarse step what spoilt training? `python experiments/verdict.py STUDY`.
 
-Applies the rule of coarse_adjoint.py to the runs of `study.py --preset coarse-adjoint`, in their
+Applies the rule of section3/coarse_adjoint.py to the runs of `study.py --preset coarse-adjoint`, in their
 folder or in the JSON file made of it.
 """
 
@@ -12,9 +12,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from experiments import coarse_adjoint, collect
-from experiments.command import guard
-from experiments.flags import ConfigError
+from experiments.harness.command import guard
+from experiments.harness.flags import ConfigError
+from experiments.section3 import coarse_adjoint, collect
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,8 +8,8 @@ from flax import nnx
 
 from crosscheck.check import difference
 from crosscheck.weights import into_torch, of_jax, of_torch, to_torch
-from experiments import shooting
-from experiments.trajectories import SYSTEMS, sample
+from experiments.trajectories import shooting
+from experiments.trajectories.systems import SYSTEMS, sample
 from jax_node import dynamics as in_jax
 from torch_node import dynamics as in_torch
 

@@ -9,7 +9,7 @@ from flax import nnx
 
 from crosscheck.check import difference
 from crosscheck.weights import into_torch, of_jax, of_torch, to_torch
-from experiments.windows import pack
+from experiments.latent.windows import pack
 from jax_node import latent as in_jax
 from torch_node import latent as in_torch
 

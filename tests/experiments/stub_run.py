@@ -11,8 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from experiments import results
-from experiments.results import RunError, RunFolder
+from experiments.harness import run_folder
+from experiments.harness.run_folder import RunError, RunFolder
 
 
 def save(path):
@@ -38,7 +38,7 @@ def main():
         raise RunError(f"{folder.last} does not fit this run: state is missing")
     for epoch in range(folder.epoch + 1, 3):
         if fault == "disk":
-            results.write_atomic = full
+            run_folder.write_atomic = full
         row = {"epoch": epoch, "test_error": 10.0 / epoch}
         rows.append(row)
         folder.commit_epoch(row, save)

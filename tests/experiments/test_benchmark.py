@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments import benchmark, benchmark_cases, benchmark_measure
-from experiments import benchmark_report as report
+from experiments import benchmark
+from experiments.speed import contests, measure
+from experiments.speed import ratios as report
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "benchmark.py"
 WORK = {"nfe_forward": 32.0, "nfe_backward": 30.0, "steps": 5.0, "rejected": 0.0}
@@ -28,9 +29,7 @@ def test_quick_runs_and_writes(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "out" / "benchmark.json").read_text())
-    assert [c["name"] for c in record["contests"]] == [
-        c.name for c in benchmark_cases.CONTESTS if c.quick
-    ]
+    assert [c["name"] for c in record["contests"]] == [c.name for c in contests.CONTESTS if c.quick]
     for contest in record["contests"]:
         ours, theirs, *_ = contest["sides"]
         assert ours["side"].startswith("jax")
@@ -86,7 +85,7 @@ def test_peak_memory_is_what_a_call_takes():
     """A megabyte is 2^20 bytes, and ones are resident; the kernel counts some pages late."""
     import numpy as np
 
-    peak = benchmark_measure.peak_memory(lambda: np.ones(100 * 2**20 // 8).sum())
+    peak = measure.peak_memory(lambda: np.ones(100 * 2**20 // 8).sum())
     if peak is None:
         pytest.skip("the peak of the resident set can be reset on Linux only")
     assert 99 <= peak < 110

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from experiments import cnf, cnf_plots, densities
+from experiments import cnf
+from experiments.flows import densities, pictures
 
 
 def rows(run):
@@ -15,7 +16,7 @@ def rows(run):
 
 @pytest.mark.parametrize("name", ["moons", "circles", "checkerboard", "gaussians"])
 def test_known_densities_are_those_of_the_samples(name):
-    points, area = cnf_plots.grid(5.0, 250)
+    points, area = pictures.grid(5.0, 250)
     p = np.exp(densities.log_density(name, points))
     # The checkerboard's edges fall between cells: up to 0.04 of a field's side of 1.5 either way.
     assert p.sum() * area == pytest.approx(1, abs=0.03 if name == "checkerboard" else 1e-3)
@@ -34,7 +35,7 @@ def test_known_densities_are_those_of_the_samples(name):
 
 def test_a_normal_distribution_fits_its_own_samples():
     table = np.random.default_rng(0).normal(size=(500, 2)) @ np.array([[2.0, 0.5], [0.0, 0.3]])
-    points, area = cnf_plots.grid(12.0, 400)
+    points, area = pictures.grid(12.0, 400)
     p = np.exp(densities.gaussian(table, points))
     assert p.sum() * area == pytest.approx(1, abs=1e-3)
     assert (points * p[:, None]).sum(0) * area == pytest.approx(table.mean(0), abs=1e-3)

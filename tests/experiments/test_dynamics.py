@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from experiments import dynamics
-from experiments.dynamics_data import Data, load, resolve
-from experiments.shooting import errors, prepare
+from experiments.trajectories.shooting import errors, prepare
+from experiments.trajectories.task import Data, load, resolve
 
 
 def smoke(run, *flags):

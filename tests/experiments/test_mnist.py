@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments import mnist, plots, results, training
-from experiments.config import parse
-from experiments.progress import TrainingProgress
-from experiments.resolve import resolve
-from experiments.training import scheduled_rate, steady_seconds
+from experiments import mnist
+from experiments.classify import curves, training
+from experiments.classify.config import parse
+from experiments.classify.resolve import resolve
+from experiments.classify.training import scheduled_rate, steady_seconds
+from experiments.harness import run_folder
+from experiments.harness.progress import TrainingProgress
 
 from .conftest import NonFiniteLossError, SoftmaxLearner, SolveError, write_idx_folder
 
@@ -105,7 +107,7 @@ def test_resuming_gives_the_weights_of_the_unbroken_run(flags, tmp_path, monkeyp
         else:
             limit = 6  # config.json, then metrics.jsonl (rewound, and each epoch) and index.json
             before = when == "before the commit"
-            patch.setattr(results, "write_atomic", second(results.write_atomic, before))
+            patch.setattr(run_folder, "write_atomic", second(run_folder.write_atomic, before))
         broken = str(tmp_path / "broken")
         with pytest.raises(KilledError):
             mnist.main([*flags, "--out", broken])
@@ -252,7 +254,7 @@ def test_curves_of_a_resnet_have_no_nfe_panel(tmp_path):
     sizes = []
     for nfe in (0.0, 20.0):
         path = tmp_path / f"{nfe}.png"
-        plots.plot_curves([{**row, "nfe_forward": nfe, "nfe_backward": nfe}], "title", path)
+        curves.plot_curves([{**row, "nfe_forward": nfe, "nfe_backward": nfe}], "title", path)
         sizes.append(int.from_bytes(path.read_bytes()[16:20], "big"))
     assert sizes[1] > sizes[0]
     assert not list(tmp_path.glob(".*"))

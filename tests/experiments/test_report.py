@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import grid, report, report_findings
-from experiments import report_tables as tables
-from experiments.collect import collect, load
-from experiments.document import Heading, Picture, Table, Text, markdown, page
-from experiments.flags import ConfigError
+from experiments import report
+from experiments.harness.document import Heading, Picture, Table, Text, markdown, page
+from experiments.harness.flags import ConfigError
+from experiments.section3 import findings, grid, tables
+from experiments.section3.collect import collect, load
 
 DOCS = Path(__file__).parents[2] / "docs"
 COMMITTED = DOCS / "results" / "study-laptop.json"
@@ -183,7 +183,7 @@ def test_a_study_without_finished_runs(folder, capsys):
 
 def test_findings(folder):
     record = collect(folder)
-    fill = lambda name: report_findings.fill("{{" + name + "}}", record, folder)
+    fill = lambda name: findings.fill("{{" + name + "}}", record, folder)
     assert fill("error:odenet") == "3.00 ± 2.48%"
     assert fill("statement:resnet6:odenet").startswith("no difference larger than")
     assert fill("parameters:resnet6") == "576,778"
@@ -201,7 +201,7 @@ def test_findings(folder):
 
 def test_findings_in_a_table_may_be_missing(folder):
     template = "a {{error:odenet}}\n| b | {{error:rknet}} | {{n:odenet}} |\n"
-    filled = report_findings.fill(template, collect(folder), folder)
+    filled = findings.fill(template, collect(folder), folder)
     assert filled == "a 3.00 ± 2.48%\n| b | not run | 3 |\n"
 
 
@@ -226,4 +226,4 @@ def test_committed_page_is_what_its_record_gives():
     }
     assert (DOCS / "results.md").read_text() == markdown(report.results(record, pictures))
     template = (DOCS / "findings.template.md").read_text()
-    assert (DOCS / "findings.md").read_text() == report_findings.fill(template, record, DOCS)
+    assert (DOCS / "findings.md").read_text() == findings.fill(template, record, DOCS)

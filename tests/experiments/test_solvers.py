@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from experiments import precision, reference, solvers
-from experiments.problems import problems
+from experiments import solvers
+from experiments.solving import precision, reference
+from experiments.solving.problems import problems
 
 PROBLEMS = {problem.name: problem for problem in problems()}
 

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from experiments import grid, study, workers
-from experiments.workers import Task
+from experiments import study
+from experiments.harness import workers
+from experiments.harness.workers import Task
+from experiments.section3 import grid
 
 HERE = Path(__file__).parent
 STUB = (sys.executable, str(HERE / "stub_run.py"))
@@ -261,7 +263,7 @@ def test_shares_of_the_cores():
 
 
 def test_every_variant_has_flags_that_mnist_takes():
-    from experiments.resolve import learner_options
+    from experiments.classify.resolve import learner_options
 
     for preset in grid.PRESETS.values():
         for cell in grid.cells(preset):

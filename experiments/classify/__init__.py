@@ -1,0 +1,1 @@
+"""Training ResNet, RK-Net and ODE-Net on images, and what a trained one answers."""

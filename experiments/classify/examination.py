@@ -1,0 +1,212 @@
+"""What a trained run does where it was not trained: `python experiments/examine.py RUN [--quick]`.
+
+Other tolerances and solvers for its ODE (has it learnt a flow, or its solver?), and images with
+noise, shifted and turned. Writes examined.json into the run's folder. --quick tries few solvers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.ndimage
+from jaxtyping import Float, UInt8
+from numpy import ndarray
+from rich.console import Console
+
+from experiments.classify import config as configuration
+from experiments.classify.config import Config, ConfigError
+from experiments.classify.resolve import learner_arguments, resolve
+from experiments.classify.training import load_checkpoint
+from experiments.harness.command import RunFailedError, guard, say
+from experiments.harness.flags import complaints
+from experiments.harness.run_folder import RunError, RunFolder
+from experiments.images import sources
+
+TOLERANCES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+# Close to what float32 can resolve; the error of the others is measured against it.
+REFERENCE = 1e-6
+FIXED = (("euler", 1.0), ("euler", 0.25), ("euler", 0.1), ("rk4", 1.0), ("rk4", 0.25))
+# What is done to the images, and how much of it; 0 is the untouched test set.
+CHANGES = {"none": (0.0,), "noise": (0.1, 0.2, 0.4), "shift": (1, 2, 3), "rotation": (10, 20, 30)}
+
+Images = UInt8[ndarray, "n 28 28 1"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return guard("examine.py", run, arguments)
+
+
+def run(arguments: list[str], console: Console) -> None:
+    """Everything `main` does, with errors as exceptions."""
+    paths = [argument for argument in arguments if argument != "--quick"]
+    if len(paths) != 1 or paths[0].startswith("-"):
+        raise ConfigError("expected RUN [--quick], RUN being the folder of a finished run.")
+    quick = "--quick" in arguments
+    with RunFolder.open(Path(paths[0])) as folder:
+        if folder.last is None:
+            raise RunError(f"{folder.path} has no checkpoint yet; train it first.")
+        config = resolve(configuration.from_json(folder.read_json("config.json")["flags"]))
+        dataset = load(config, folder)
+        images = changed_images(config, dataset, folder)
+        say(console, "images", f"{len(images)} kinds tested")
+        solvers = []
+        if config.solver.solver is not None:
+            solvers = changed_solvers(config, dataset, folder, quick)
+        say(console, "solvers", f"{len(solvers)} solvers tested")
+        found = {"images": images, "solvers": solvers}
+        folder.write_json("examined.json", found)
+
+
+def load(config: Config, folder: RunFolder) -> sources.Dataset:
+    """The data set the run was trained on."""
+    dataset = sources.load(
+        config.data.dataset,
+        config.data.source,
+        data_dir=config.data.data_dir,
+        tfds_dir=config.data.tfds_dir,
+        limit_train=config.data.limit_train,
+        limit_test=config.data.limit_test,
+    )
+    if dataset.checksum != folder.read_json("config.json")["data"]["sha256"]:
+        raise RunError(f"the data are now {dataset.title}, not those {folder.path} was made with.")
+    return dataset
+
+
+def changed_images(
+    config: Config, dataset: sources.Dataset, folder: RunFolder
+) -> list[dict[str, Any]]:
+    """Test error for every change of the images."""
+    learner = trained(config, folder)
+    rows = []
+    for kind, amounts in CHANGES.items():
+        for amount in amounts:
+            changed = dataclasses.replace(
+                dataset, test_images=change(dataset.test_images, kind, amount)
+            )
+            logits = np.concatenate([row for row, _ in _logits(learner.predict, changed, config)])
+            rows.append({"kind": kind, "amount": amount, "test_error": _error(logits, dataset)})
+    return rows
+
+
+def changed_solvers(
+    config: Config, dataset: sources.Dataset, folder: RunFolder, quick: bool = False
+) -> list[dict[str, Any]]:
+    """For every solver: test error, error of the logits, NFE and seconds, forward and of a step."""
+    exact = _run_solver(config, dataset, folder, "dopri5", REFERENCE, None)
+    rows = [exact]
+    for tolerance in TOLERANCES[1:2] if quick else TOLERANCES:
+        rows.append(_run_solver(config, dataset, folder, "dopri5", tolerance, None))
+    for name, step in FIXED[:1] if quick else FIXED:
+        t1 = config.solver.t1
+        rows.append(_run_solver(config, dataset, folder, name, config.solver.rtol, step * t1))
+    reference = exact["logits"]
+    for row in rows:
+        logits = row.pop("logits")
+        row["logit_error"] = float(np.linalg.norm(logits - reference) / np.linalg.norm(reference))
+    return rows
+
+
+def change(images: Images, kind: str, amount: float) -> Images:
+    """Images with Gaussian noise, shifted by pixels, or turned by degrees; the same every time.
+
+    The noise has a standard deviation of `amount` (white is 1) and is clipped to what a pixel can
+    be. A shift goes right or down or left or up, image by image in turn; a turn to either side.
+    """
+    n = len(images)
+    if kind == "noise":
+        noise = np.random.default_rng(0).normal(0, 255 * amount, images.shape)
+        return np.clip(np.rint(images + noise), 0, 255).astype(np.uint8)
+    if kind == "shift":
+        ways = [(0, 1), (1, 0), (0, -1), (-1, 0)]
+        moved = [_shift(images[i], *(int(amount) * way for way in ways[i % 4])) for i in range(n)]
+        return np.stack(moved)
+    if kind == "rotation":
+        turn = lambda i: scipy.ndimage.rotate(
+            images[i].astype(float), amount if i % 2 else -amount, reshape=False, order=1
+        )
+        return np.clip(np.rint([turn(i) for i in range(n)]), 0, 255).astype(np.uint8)
+    return images
+
+
+def trained(config: Config, folder: RunFolder, **changes: Any) -> Any:
+    """The run's learner with its last weights and some arguments changed."""
+    framework = importlib.import_module(f"{config.model.framework}_node.train")
+    with complaints():
+        learner = framework.Learner(**learner_arguments(config) | changes)
+    load_checkpoint(learner, folder.last)
+    return learner
+
+
+def _run_solver(
+    config: Config,
+    dataset: sources.Dataset,
+    folder: RunFolder,
+    solver: str,
+    tolerance: float,
+    step: float | None,
+) -> dict[str, Any]:
+    learner = trained(
+        config, folder, solver=solver, rtol=tolerance, atol=tolerance, step_size=step,
+        max_steps=1024,
+    )  # fmt: skip
+    solve = importlib.import_module(f"{config.model.framework}_node.solve")
+    try:
+        parts = list(_logits(learner.predict, dataset, config))
+        images, labels = next(dataset.test_batches(config.training.batch_size))
+        nfe = learner.evaluate(images, labels)["nfe_forward"]
+        cost = _training_step(learner, dataset, config) if step is None else {}
+    except solve.SolveError as error:
+        raise RunFailedError(f"{solver} at {tolerance:g} failed: {error}") from None
+    logits = np.concatenate([row for row, _ in parts])
+    return {
+        "solver": solver,
+        "tolerance": None if step else tolerance,
+        "step_size": step,
+        "test_error": _error(logits, dataset),
+        "nfe_forward": nfe,
+        "seconds_per_batch": float(np.median([s for _, s in parts[1:] or parts])),
+        "batch": len(parts[0][0]),
+        **cost,
+        "logits": logits,
+    }
+
+
+def _training_step(learner: Any, dataset: sources.Dataset, config: Config) -> dict[str, float]:
+    """NFE and seconds of a training step, the faster of two after compilation; the rate is 0."""
+    batches = dataset.epoch_batches(config.training.seed, 1, config.training.batch_size, False)
+    images, labels = next(batches)
+    row = learner.train_step(images, labels, 0.0)
+    seconds = []
+    for _ in range(2):
+        began = time.perf_counter()
+        learner.train_step(images, labels, 0.0)
+        seconds.append(time.perf_counter() - began)
+    return {
+        "step_nfe_forward": row["nfe_forward"],
+        "step_nfe_backward": row["nfe_backward"],
+        "seconds_per_step": min(seconds),
+    }
+
+
+def _logits(
+    predict: Callable[[Images], Float[ndarray, "n 10"]], dataset: sources.Dataset, config: Config
+):
+    """Logits and seconds of each test batch, of the size that training tested with."""
+    for images, _ in dataset.test_batches(config.training.batch_size):
+        began = time.perf_counter()
+        yield predict(images), time.perf_counter() - began
+
+
+def _error(logits: Float[ndarray, "n 10"], dataset: sources.Dataset) -> float:
+    return 100 * float(np.mean(logits.argmax(1) != dataset.test_labels))
+
+
+def _shift(image: ndarray, down: int, right: int) -> ndarray:
+    return scipy.ndimage.shift(image, (down, right, 0), order=0, cval=0)

@@ -1,0 +1,145 @@
+"""Settle a configuration: defaults that depend on other flags, and checks of every value."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from experiments.classify.config import Config, ConfigError, Solver, Training, parse
+from experiments.harness.flags import at_least, at_least_zero, check_seed, positive
+
+# A resumed run may change these: they do not change what is computed, or (epochs) say how long.
+# Data may have moved: their checksum is compared instead.
+FREE_ON_RESUME = {
+    "epochs",
+    "device",
+    "devices",
+    "source",
+    "data_dir",
+    "tfds_dir",
+    "out",
+    "resume",
+    "evaluate",
+}
+
+
+def resolve(config: Config) -> Config:
+    """Settle the defaults that depend on other flags, and check every value.
+
+    Solver and gradient names are the framework's to check, and JAX's devices its to count. Raises
+    `ConfigError`.
+    """
+    model, solver, training, data = config.model, config.solver, config.training, config.data
+    if not re.fullmatch(r"odenet|rknet|resnet[1-9]\d*", model.name):
+        raise ConfigError(
+            f"--model {model.name} is unknown; choose odenet, rknet, resnet6, resnet1 or resnet "
+            "with another number of blocks."
+        )
+    at_least("--devices", model.devices)
+    if model.framework != "jax":
+        if model.devices not in (None, 1):
+            raise ConfigError("--devices belongs to --framework jax; torch has one device here.")
+        model = dataclasses.replace(model, devices=1)
+    if training.batch_size % (model.devices or 1):
+        raise ConfigError(
+            f"--batch-size {training.batch_size} cannot be split evenly over --devices "
+            f"{model.devices}; choose a multiple."
+        )
+    positive("--t1", solver.t1)
+    at_least_zero("--kinetic-weight", training.kinetic_weight)
+    at_least_zero("--jacobian-weight", training.jacobian_weight)
+    solver = _resolve_solver(config)
+    if training.optimizer == "adam" and training.momentum is not None:
+        raise ConfigError("--momentum belongs to --optimizer sgd; leave it out with adam.")
+    momentum = training.momentum if training.momentum is not None else 0.9
+    training = dataclasses.replace(
+        training,
+        momentum=momentum if training.optimizer == "sgd" else None,
+        lr=training.lr
+        if training.lr is not None
+        else {"sgd": 0.1, "adam": 1e-3}[training.optimizer],
+    )
+    positive("--rtol", solver.rtol)
+    positive("--atol", solver.atol)
+    positive("--lr", training.lr)
+    if solver.step_size is not None and not 0 < solver.step_size <= solver.t1:
+        raise ConfigError(
+            f"--step-size is {solver.step_size}; above 0 and at most --t1 ({solver.t1:g}) expected."
+        )
+    if not 0 <= momentum < 1:
+        raise ConfigError(f"--momentum is {momentum}; at least 0 and below 1 expected.")
+    if training.check_gradient is not None and (model.framework, solver.solver is None) != (
+        "jax",
+        False,
+    ):
+        raise ConfigError("--check-gradient is for an ODE-Net or RK-Net in --framework jax.")
+    if training.start_from is not None:
+        folder = training.start_from.expanduser().absolute()
+        training = dataclasses.replace(training, start_from=folder)
+    check_seed(training.seed)
+    for flag, number in (
+        ("--max-steps", solver.max_steps),
+        ("--epochs", training.epochs),
+        ("--check-gradient", training.check_gradient),
+        ("--batch-size", training.batch_size),
+        ("--limit-train", data.limit_train),
+        ("--limit-test", data.limit_test),
+    ):
+        at_least(flag, number)
+    return dataclasses.replace(config, model=model, solver=solver, training=training)
+
+
+def learner_arguments(config: Config) -> dict[str, Any]:
+    """Keyword arguments of a framework's `Learner`, from a resolved configuration.
+
+    Devices that are not settled yet (see `mnist.settle_devices`) are one.
+    """
+    model, solver, training = config.model, config.solver, config.training
+    return {
+        "model": model.name,
+        "final_relu": model.final_relu,
+        "downsampling": model.downsampling,
+        "solver": solver.solver,
+        "adjoint": solver.adjoint,
+        "rtol": solver.rtol,
+        "atol": solver.atol,
+        "step_size": solver.step_size,
+        "max_steps": solver.max_steps,
+        "optimizer": training.optimizer,
+        "momentum": training.momentum if training.momentum is not None else 0.0,
+        "seed": training.seed,
+        "precision": model.precision,
+        "device": model.device,
+        **({"n_devices": model.devices} if (model.devices or 1) > 1 else {}),
+        "t1": solver.t1,
+        "kinetic_weight": training.kinetic_weight,
+        "jacobian_weight": training.jacobian_weight,
+    }
+
+
+def learner_options(arguments: Sequence[str]) -> dict[str, Any]:
+    """Keyword arguments of the `Learner` that `mnist.py` would make from a command line."""
+    return learner_arguments(resolve(parse(arguments)))
+
+
+def _resolve_solver(config: Config) -> Solver:
+    model, solver = config.model, config.solver
+    if model.name.startswith("resnet"):
+        given = dataclasses.asdict(solver) | dataclasses.asdict(config.training)
+        defaults = dataclasses.asdict(Solver()) | dataclasses.asdict(Training())
+        for field in ("solver", "adjoint", "step_size", "t1", "kinetic_weight", "jacobian_weight"):
+            if given[field] != defaults[field]:
+                flag = "--" + field.replace("_", "-")
+                raise ConfigError(f"{flag} means nothing to {model.name}, which solves no ODE.")
+        return solver
+    method = solver.solver or {"odenet": "dopri5", "rknet": "rk4"}[model.name]
+    step_size = solver.step_size
+    if solver.solver is None and model.name == "rknet" and step_size is None:
+        step_size = solver.t1 / 4
+    torch_adjoint = {"odenet": "adjoint", "rknet": "direct"}[model.name]
+    # JAX's fast `direct` is for Runge-Kutta methods; with Adams it would store all that may be.
+    jax_adjoint = "checkpoint" if "adams" in method else "direct"
+    adjoint = solver.adjoint or {"jax": jax_adjoint, "torch": torch_adjoint}[model.framework]
+    return dataclasses.replace(solver, solver=method, adjoint=adjoint, step_size=step_size)

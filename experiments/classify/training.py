@@ -1,0 +1,242 @@
+"""The training loop, whatever the framework: epochs, evaluation, timing, failure.
+
+A framework comes in as its `train` module (`Learner`, `NonFiniteLossError`) and its `Learner`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from experiments.classify import config as configuration
+from experiments.classify import curves
+from experiments.classify.config import Config
+from experiments.harness import progress
+from experiments.harness.command import RunFailedError
+from experiments.harness.run_folder import RunError, RunFolder, selected_checkpoint
+from experiments.harness.schedule import learning_rate
+from experiments.images import sources
+
+CHECKED = 64  # training images on which gradients are compared
+
+
+def train(
+    folder: RunFolder,
+    framework: ModuleType,
+    learner: Any,
+    dataset: sources.Dataset,
+    config: Config,
+    console: Console,
+) -> None:
+    """Train from the last saved epoch to the last one asked for; write and print the results."""
+    solve = importlib.import_module(f"{config.model.framework}_node.solve")
+    failures = (framework.NonFiniteLossError, solve.SolveError)
+    rows = folder.rewind()
+    begin(folder, learner, config)
+    epochs, batch_size = config.training.epochs, config.training.batch_size
+    steps = len(dataset.train_labels) // batch_size
+    title = f"{configuration.describe(config)}\n{dataset.title}"
+    compiling = True
+    every = config.training.check_gradient
+    # Always the same images, whatever the seed.
+    checked = next(dataset.epoch_batches(0, 0, min(CHECKED, len(dataset.train_labels)), False))
+    select = config.training.select
+    with progress.TrainingProgress(epochs, folder.epoch, steps, console) as bar:
+        for epoch in range(folder.epoch + 1, epochs + 1):
+            done: list[dict[str, float]] = []
+            checks: list[dict[str, float]] = []
+            seconds: list[float] = []
+            cpu_seconds: list[float] = []
+            rate = 0.0
+            try:
+                for images, labels in dataset.epoch_batches(
+                    config.training.seed, epoch, batch_size, config.training.augment
+                ):
+                    step = (epoch - 1) * steps + len(done)
+                    rate = scheduled_rate(config, steps, step, rows)
+                    if every and step % every == 0:
+                        checks.append({"step": step, **learner.check_gradient(*checked)})
+                    start, cpu_start = time.perf_counter(), time.process_time()
+                    done.append(learner.train_step(images, labels, rate))
+                    seconds.append(time.perf_counter() - start)
+                    cpu_seconds.append(time.process_time() - cpu_start)
+                    bar.step(epoch, done[-1])
+                tested = evaluate(learner, dataset, batch_size)
+            except failures as error:
+                message = stop(folder, learner, epoch, len(done), error)
+                if rows:
+                    curves.plot_curves(rows, title, folder.path / "curves.png")
+                raise RunFailedError(message) from None
+            row = {
+                "epoch": epoch,
+                **summarise_steps(done),
+                **tested,
+                "learning_rate": rate,
+                "seconds_train": steady_seconds(seconds, compiling),
+                # Of all threads: on a busy machine a better measure of the work than seconds.
+                "cpu_seconds_train": steady_seconds(cpu_seconds, compiling),
+                "first_step_seconds": seconds[0] if compiling else None,
+                **({"gradient_checks": checks} if checks else {}),
+            }
+            compiling = False
+            rows.append(row)
+            folder.commit_epoch(row, learner.save, score=None if select == "last" else select)
+            bar.epoch(row)
+    if folder.best != folder.last:
+        load_checkpoint(learner, folder.best)
+    folder.write_json("predictions.json", predictions(learner, dataset, batch_size))
+    summary = summarise_run(folder, learner, dataset, config, rows)
+    folder.write_json("summary.json", summary)
+    curves.plot_curves(rows, title, folder.path / "curves.png")
+    progress.print_summary(console, summary)
+
+
+def begin(folder: RunFolder, learner: Any, config: Config) -> None:
+    """Restore where the run was; before its first epoch, the weights it is to start from."""
+    source = config.training.start_from
+    if folder.last is not None or source is None:
+        load_checkpoint(learner, folder.last)
+        return
+    try:
+        learner.load_weights(selected_checkpoint(source).absolute())
+    except ValueError as error:
+        raise RunError(f"--start-from {source} does not fit this run: {error}") from None
+
+
+def scheduled_rate(
+    config: Config, steps_per_epoch: int, step: int, rows: Sequence[dict[str, Any]]
+) -> float:
+    """Learning rate of a step, counted from 0 over the run, after the epochs of `rows`."""
+    training = config.training
+    assert training.lr is not None
+    return learning_rate(
+        training.lr_schedule,
+        training.lr,
+        step=step,
+        steps_per_epoch=steps_per_epoch,
+        epochs=training.epochs,
+        losses=[row["train_loss"] for row in rows],
+    )
+
+
+def evaluate(learner: Any, dataset: sources.Dataset, batch_size: int) -> dict[str, float]:
+    """Test error in per cent, mean test loss, mean NFE of a forward solve, and seconds."""
+    start = time.perf_counter()
+    errors, loss, nfe = 0.0, 0.0, []
+    for images, labels in dataset.test_batches(batch_size):
+        result = learner.evaluate(images, labels)
+        errors += result["errors"]
+        loss += result["loss"] * len(labels)
+        nfe.append(result["nfe_forward"])
+    count = len(dataset.test_labels)
+    return {
+        "test_error": 100 * errors / count,
+        "test_loss": loss / count,
+        "test_nfe_forward": float(np.mean(nfe)),
+        "seconds_eval": time.perf_counter() - start,
+    }
+
+
+def predictions(learner: Any, dataset: sources.Dataset, batch_size: int) -> dict[str, str]:
+    """A digit an image: the classes predicted for the test images, and the true ones."""
+    found = [learner.predict(images).argmax(1) for images, _ in dataset.test_batches(batch_size)]
+    digits = lambda classes: "".join(str(int(c)) for c in classes)
+    return {"predicted": digits(np.concatenate(found)), "true": digits(dataset.test_labels)}
+
+
+def load_checkpoint(learner: Any, path: Path | None) -> None:
+    """Restore a checkpoint; `RunError` if it is damaged or another model's."""
+    if path is None:
+        return
+    try:
+        learner.load(path.absolute())
+    except ValueError as error:
+        raise RunError(f"{path} does not fit this run: {error}") from None
+
+
+def stop(folder: RunFolder, learner: Any, epoch: int, step: int, error: Exception) -> str:
+    """Save the last good state of a run that failed; returns the sentence to end it with."""
+    path = folder.save_stopped(epoch, step, learner.save)
+    message = (
+        f"epoch {epoch}, step {step + 1} failed: {str(error).rstrip('.')}; "
+        f"{folder.epoch} finished epoch(s) are kept, and the last good state is in {path}."
+    )
+    folder.write_json("summary.json", {"failed": message, "epochs": folder.epoch})
+    return message
+
+
+def summarise_steps(steps: list[dict[str, float]]) -> dict[str, float]:
+    """Means over an epoch's training steps, under the names of metrics.jsonl."""
+    names = {
+        "train_loss": "loss",
+        "train_accuracy": "accuracy",
+        "nfe_forward": "nfe_forward",
+        "nfe_backward": "nfe_backward",
+        "solver_steps": "steps",
+        "rejected_steps": "rejected",
+    }
+    names |= {key: key for key in ("kinetic", "jacobian") if key in steps[0]}  # penalties
+    means = {name: float(np.mean([step[key] for step in steps])) for name, key in names.items()}
+    if "reconstruction" in steps[0]:  # one step that came back nowhere near would be the mean
+        means["reconstruction"] = statistics.median(step["reconstruction"] for step in steps)
+    return means
+
+
+def steady_seconds(seconds: list[float], compiling: bool) -> float:
+    """Time of an epoch's steps; a first step that compiles counts as the median of the others."""
+    if compiling and len(seconds) > 1:
+        return statistics.median(seconds[1:]) + sum(seconds[1:])
+    return sum(seconds)
+
+
+def summarise_run(
+    folder: RunFolder,
+    learner: Any,
+    dataset: sources.Dataset,
+    config: Config,
+    rows: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """Contents of summary.json: what the final table shows."""
+    last, best = rows[-1], next(row for row in rows if row["epoch"] == folder.best_epoch)
+    first_steps = [row["first_step_seconds"] for row in rows if row["first_step_seconds"]]
+    return {
+        "model": config.model.name,
+        "training": configuration.describe(config),
+        "data": dataset.title,
+        "data_sha256": dataset.checksum,
+        "epochs": last["epoch"],
+        "train_loss": best["train_loss"],
+        "test_error": best["test_error"],
+        "test_loss": best["test_loss"],
+        "selected_epoch": best["epoch"],
+        "selected_by": config.training.select,
+        "parameters": learner.parameter_count,
+        "nfe_forward": last["nfe_forward"],
+        "nfe_backward": last["nfe_backward"],
+        "seconds_per_epoch": statistics.median(row["seconds_train"] for row in rows),
+        "cpu_seconds_per_epoch": statistics.median(
+            # A run begun by an earlier version has epochs without.
+            row.get("cpu_seconds_train", math.nan)
+            for row in rows
+        ),
+        "first_step_seconds": first_steps[-1],
+        "peak_memory_mib": peak_memory_mib(),
+        "run": str(folder.path),
+    }
+
+
+def peak_memory_mib() -> float:
+    """The largest memory this process has held so far (resident set, not a GPU's)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

@@ -1,0 +1,1 @@
+"""What every experiment needs, whatever it is about; imports no framework and no other room."""

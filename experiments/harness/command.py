@@ -1,0 +1,58 @@
+"""What every command does around its job: compiled programs kept, errors as one sentence."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from experiments.harness import malloc
+from experiments.harness.flags import ConfigError
+from experiments.harness.run_folder import RunError
+from experiments.images.idx import DataError
+
+
+class RunFailedError(RuntimeError):
+    """Training or evaluation came to an end that no flag check could foresee; one sentence."""
+
+
+def guard(
+    prog: str,
+    run: Callable[[list[str], Console], None],
+    arguments: Sequence[str] | None,
+    *,
+    interrupted: str = "--resume goes on from the last finished epoch",
+) -> int:
+    """Run a command line; returns the exit code: 0, 1 for a failed run, 2 for bad input."""
+    if arguments is None:
+        malloc.restart_with_kept_memory()
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    # JAX keeps compiled programs there, so that only the first run on a machine waits for them.
+    cache = Path.home() / ".cache" / "neural-ode" / "jax"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    try:
+        run(given, console)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who read this, say head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except (ConfigError, DataError, RunError) as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return 2
+    except RunFailedError as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted; {interrupted}.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def say(console: Console, topic: str, text: str) -> None:
+    """Print one line of the header."""
+    console.print(f"{topic:9s} {text}", highlight=False, soft_wrap=True, markup=False)

@@ -1,0 +1,66 @@
+"""Put a run's table and pictures into a page: `python experiments/pages.py PAGE NAME=RUN ...`.
+
+In the page, what is between `<!-- NAME -->` and `<!-- end NAME -->` is replaced by the run's
+summary.md and its pictures, which are copied to `pictures/` beside the page.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.harness.run_folder import write_atomic
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if len(given) < 2 or not all("=" in pair for pair in given[1:]):
+        print("pages.py: expected PAGE NAME=RUN ...", file=sys.stderr)
+        return 2
+    try:
+        for pair in given[1:]:
+            name, run = pair.split("=", 1)
+            insert(Path(given[0]), name, Path(run))
+    except (OSError, ValueError) as error:
+        print(f"pages.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def insert(page: Path, name: str, run: Path) -> None:
+    """Replace the block `name` of a page; ValueError if it has none."""
+    begin, end = f"<!-- {name} -->\n", f"<!-- end {name} -->\n"
+    text = page.read_text()
+    if begin not in text or end not in text:
+        raise ValueError(f"{page} has no block {begin.strip()} ... {end.strip()}")
+    lines = [(run / "summary.md").read_text()]
+    pictures = page.parent / "pictures"
+    pictures.mkdir(exist_ok=True)
+    for picture in sorted([*run.glob("*.png"), *run.glob("*.gif")]):
+        copy = pictures / f"{page.stem}-{name}-{picture.name}"
+        shutil.copyfile(picture, copy)
+        lines.append(f"![{name}, {picture.stem}](pictures/{copy.name})\n")
+    block = begin + "\n" + "\n".join(lines) + "\n" + end
+    pattern = re.escape(begin) + ".*?" + re.escape(end)
+    write_atomic(page, re.sub(pattern, lambda _: block, text, flags=re.DOTALL))
+
+
+def cell(page: Path, block: str, row: str, column: str) -> str:
+    """A cell of the first table in a block of a page, by its row's first cell and its header.
+
+    LookupError if there is none.
+    """
+    text = page.read_text().partition(f"<!-- {block} -->\n")[2].partition("<!-- end ")[0]
+    rows = [
+        [part.strip() for part in line.strip().removeprefix("|").removesuffix("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("|")
+    ]
+    for cells in rows[2:]:
+        if cells[0] == row and column in rows[0]:
+            return cells[rows[0].index(column)]
+    raise LookupError(f"{page} has no cell {row!r}, {column!r} in its block {block}")

@@ -1,0 +1,1 @@
+"""Latent ODEs of irregularly observed series."""

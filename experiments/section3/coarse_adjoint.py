@@ -1,0 +1,197 @@
+"""Does the adjoint of a coarse step spoil training? The runs, and the rule that decides.
+
+The work we follow up on trained with torchdiffeq's `implicit_adams` without a step size, which is
+one step of a fourth-order Runge-Kutta method over [0, 1], by the adjoint, with SGD at 0.1 without
+momentum and no ReLU after the last normalisation. These runs repeat that and change one thing at a
+time. The rule was written before any of them was made.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from experiments.section3.cells import Preset, Variant
+
+SGD = "--momentum 0"
+ONE_STEP = "--solver rk4 --step-size 1"
+SOLVERS = {
+    "one-step": ("one rk4 step", ONE_STEP, "direct"),
+    "adams-0.25": (
+        "implicit Adams, step 0.25",
+        "--solver implicit_adams --step-size 0.25",
+        "checkpoint",
+    ),
+    "dopri5": ("dopri5 1e-3", "--solver dopri5", "direct"),
+}
+CONDITIONS = {
+    "momentum": ("momentum 0.9", "--momentum 0.9"),
+    "adam-1e-3": ("Adam 1e-3", "--optimizer adam --lr 1e-3"),
+    "adam-0.1": ("Adam 0.1", "--optimizer adam --lr 0.1"),
+    "relu": ("with the final ReLU", f"{SGD} --final-relu"),
+}
+GRADIENTS = ("adjoint", "direct")  # `direct` stands for `checkpoint` too: through the steps
+SEEDS = (0, 1, 2)
+# How many times the training loss of the one must be that of the other, and over how many of the
+# last epochs the median is taken: without momentum the loss of single epochs jumps.
+FACTOR, LAST = 3.0, 5
+
+
+def name_of(solver: str, gradient: str, condition: str = "") -> str:
+    """The variant's name."""
+    return "-".join(part for part in (solver, gradient, condition) if part)
+
+
+def switched(first: str, then: str) -> str:
+    """The name of the variant that goes on by `then` from a run by `first`."""
+    return f"switch-{first}-{then}"
+
+
+def _by(gradient: str, by_steps: str) -> str:
+    return f"--adjoint {gradient if gradient == 'adjoint' else by_steps}"
+
+
+VARIANTS = (
+    *(
+        Variant(
+            name_of(solver, gradient),
+            f"{title}, {gradient}",
+            f"{flags} {_by(gradient, by_steps)} {SGD}",
+        )
+        for solver, (title, flags, by_steps) in SOLVERS.items()
+        for gradient in GRADIENTS
+    ),
+    *(
+        Variant(
+            name_of("one-step", gradient, condition),
+            f"one rk4 step, {gradient}; {title}",
+            f"{ONE_STEP} --adjoint {gradient} {flags}",
+        )
+        for condition, (title, flags) in CONDITIONS.items()
+        for gradient in GRADIENTS
+    ),
+    *(
+        Variant(
+            switched(first, then),
+            f"one rk4 step: by {first}, then by {then}",
+            f"{ONE_STEP} --adjoint {then} {SGD} --lr-schedule constant --epochs 3 "
+            "--check-gradient 25",
+            after=name_of("one-step", first),
+        )
+        for first in GRADIENTS
+        for then in GRADIENTS
+    ),
+)
+_DECIDE = tuple(
+    name_of(solver, gradient) for solver in ("one-step", "dopri5") for gradient in GRADIENTS
+)
+_SWITCH = tuple(switched(first, then) for first in GRADIENTS for then in GRADIENTS)
+_ADAMS = tuple(name_of("adams-0.25", gradient) for gradient in GRADIENTS)
+_CONDITIONS = tuple(
+    name_of("one-step", gradient, condition) for condition in CONDITIONS for gradient in GRADIENTS
+)
+_THEIRS = (
+    "--lr 0.1 --lr-schedule plateau --no-final-relu --check-gradient 200 --device cpu --devices 1"
+)
+
+PRESETS = {
+    "coarse-adjoint": Preset(
+        flags=f"--epochs 30 --batch-size 32 {_THEIRS}",
+        # In an order in which what is done at any moment answers something.
+        blocks=(
+            (_DECIDE[:2], SEEDS),
+            (_SWITCH, SEEDS),
+            (_DECIDE[2:], SEEDS),
+            (_CONDITIONS, SEEDS),
+            (_ADAMS, SEEDS),
+        ),
+        examined_seeds=(),
+        jobs=None,
+        minutes=float("inf"),
+    ),
+    "coarse-adjoint-full": Preset(
+        flags=f"--epochs 12 --batch-size 128 {_THEIRS}",
+        blocks=((_DECIDE[:2], (0,)),),
+        examined_seeds=(),
+        jobs=None,
+        minutes=float("inf"),
+    ),
+}
+
+
+def final_loss(run: dict[str, Any]) -> float:
+    """A run's training loss at its end: the median of its last `LAST` epochs' means.
+
+    Infinite for a run that failed: its loss or gradient stopped being finite.
+    """
+    if run["status"] == "failed":
+        return math.inf
+    return statistics.median(row["train_loss"] for row in run["rows"][-LAST:])
+
+
+@dataclass(frozen=True)
+class Clause:
+    """A part of the rule: a quotient of training losses for every seed, and what it must be."""
+
+    text: str
+    quotients: dict[int, float]
+    above: bool
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether it holds for every one of `SEEDS`; None while runs are missing."""
+        found = [(q > FACTOR) == self.above for q in self.quotients.values()]
+        if not all(found):
+            return False
+        return True if self.quotients.keys() == set(SEEDS) else None
+
+
+def rule(record: dict[str, Any]) -> list[Clause]:
+    """The rule, clause by clause, of a study's record (see `collect.py`).
+
+    The adjoint of a coarse step is the cause if its final training loss exceeds `FACTOR` times that
+    by direct in every seed, that by dopri5's adjoint does not, and the switch reverses both ways:
+    by direct from a stalled run the loss falls, by the adjoint from a converged run it rises, each
+    against going on as before.
+    """
+    quotient = functools.partial(_quotients, record)
+    one, fine = functools.partial(name_of, "one-step"), functools.partial(name_of, "dopri5")
+    kept = {first: switched(first, first) for first in GRADIENTS}
+    return [
+        Clause("one rk4 step: adjoint / direct", quotient(one("adjoint"), one("direct")), True),
+        Clause("dopri5 1e-3: adjoint / direct", quotient(fine("adjoint"), fine("direct")), False),
+        Clause(
+            "from the adjoint's weights: on by adjoint / on by direct",
+            quotient(kept["adjoint"], switched("adjoint", "direct")),
+            True,
+        ),
+        Clause(
+            "from direct's weights: on by adjoint / on by direct",
+            quotient(switched("direct", "adjoint"), kept["direct"]),
+            True,
+        ),
+    ]
+
+
+def verdict(clauses: Sequence[Clause]) -> str:
+    """What the rule says, in a sentence."""
+    held = [clause.holds for clause in clauses]
+    if False in held:
+        return "The rule fails: the adjoint of a coarse step is not shown to be the cause."
+    if None in held:
+        return "Not decided yet: runs are missing."
+    return "The adjoint of a coarse step is the cause: every clause holds in every seed."
+
+
+def _quotients(record: dict[str, Any], above: str, below: str) -> dict[int, float]:
+    runs = {(run["variant"], run["seed"]): run for run in record["runs"]}
+    found = {}
+    for seed in SEEDS:
+        pair = [runs.get((name, seed)) for name in (above, below)]
+        if all(run is not None and run["status"] != "missing" for run in pair):
+            found[seed] = final_loss(pair[0]) / final_loss(pair[1])
+    return found

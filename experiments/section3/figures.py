@@ -1,0 +1,250 @@
+"""The figures of docs/results.md, from a study's record (see `collect`)."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+from experiments.section3 import grid
+from experiments.section3.intervals import Interval, interval
+from experiments.section3.tables import (
+    Record,
+    change,
+    done,
+    error,
+    image_errors,
+    solver_rows,
+    values,
+)
+
+# One colour a model in all pictures; implicit Adams is green, as in the work we follow up on.
+COLORS = {
+    "resnet6": "#d9772b",
+    "resnet1": "#c9a227",
+    "rknet": "#7b5ea7",
+    "odenet": "#1f5f99",
+    "odenet-adjoint": "#5aa9e6",
+    "odenet-adams": "#2a9d3c",
+    "odenet-adams-adam": "#8fce3f",
+    "torch-euler": "#8c8c8c",
+    "torch-odenet": "#b23a48",
+}
+SHORT = {
+    "rknet": "RK-Net",
+    "odenet": "ODE-Net, direct",
+    "odenet-adjoint": "ODE-Net, adjoint",
+    "odenet-adams": "ODE-Net, implicit Adams",
+    "odenet-adams-adam": "implicit Adams; Adam",
+    "torch-euler": "Euler, handwritten (torch)",
+    "torch-odenet": "ODE-Net (torch)",
+}
+
+
+def draw(record: Record, folder: Path, prefix: str) -> dict[str, str]:
+    """Write all pictures into `folder`; their file names by figure, those without data left out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    figures: dict[str, Callable[[Record], Figure | None]] = {
+        "curves": curves,
+        "characteristics": characteristics,
+        "depth": depth,
+        "solvers": solvers,
+        "robustness": robustness,
+    }
+    names = {}
+    for name, make in figures.items():
+        figure = make(record)
+        if figure is None:
+            continue
+        path = folder / f"{prefix}-{name}.png"
+        temporary = path.with_name(f".{path.name}.tmp")
+        # Without the version of matplotlib the same record gives the same file.
+        figure.savefig(temporary, format="png", metadata={"Software": None})
+        os.replace(temporary, path)
+        names[name] = path.name
+    return names
+
+
+def curves(record: Record) -> Figure | None:
+    """Training loss, test loss and test error against the epoch, mean and range over seeds."""
+    names = [name for name in grid.TABLE1 if done(record, name)]
+    if not names:
+        return None
+    figure, axes = _figure(3)
+    for axis, key, label in zip(
+        axes,
+        ("train_loss", "test_loss", "test_error"),
+        ("training loss", "test loss", "test error (%)"),
+        strict=True,
+    ):
+        for name in names:
+            _band(axis, record, name, key)
+        axis.set(title=label.capitalize(), xlabel="epoch", yscale="log")
+        _plain(axis.yaxis)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0].legend(frameon=False, fontsize=7)
+    return figure
+
+
+def characteristics(record: Record) -> Figure | None:
+    """Figure 3 of the paper: error, time and backward NFE against forward NFE; NFE in training."""
+    if not done(record, "odenet"):
+        return None
+    figure, axes = _figure(4)
+    for name in ("odenet", "odenet-adjoint"):
+        rows = {key: of for key, of in solver_rows(record, name).items() if key[0] == "dopri5"}
+        if not rows:
+            continue
+        column = lambda key, rows=rows: [np.mean([row[key] for row in of]) for of in rows.values()]
+        style: dict[str, Any] = {"color": COLORS[name], "label": SHORT[name], "s": 22}
+        nfe, inexact = column("nfe_forward"), [e > 0 for e in column("logit_error")]
+        axes[0].scatter(np.array(nfe)[inexact], np.array(column("logit_error"))[inexact], **style)
+        # The fastest seed: other work on the machine only adds to the time.
+        fastest = [min(row["seconds_per_step"] for row in of) for of in rows.values()]
+        axes[1].scatter(column("step_nfe_forward"), fastest, **style)
+        axes[2].scatter(column("step_nfe_forward"), column("step_nfe_backward"), **style)
+    limit = max(axes[2].get_xlim()[1], 1.0)
+    axes[2].plot([0, limit], [0, limit], color="#bbb", linewidth=0.8, zorder=0)
+    axes[0].set(title="a) Error of the logits", xlabel="NFE forward", yscale="log")
+    axes[1].set(title="b) Time of a training step (s)", xlabel="NFE forward")
+    axes[2].set(title="c) NFE backward", xlabel="NFE forward")
+    for name in ("odenet", "odenet-adjoint", "odenet-adams", "odenet-adams-adam", "torch-odenet"):
+        if done(record, name):
+            _band(axes[3], record, name, "nfe_forward")
+    axes[3].set(title="d) NFE forward in training", xlabel="epoch", ylim=(0, None))
+    axes[3].xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[2].legend(frameon=False, fontsize=7)
+    axes[3].legend(frameon=False, fontsize=7)
+    return figure
+
+
+def depth(record: Record) -> Figure | None:
+    """Test error against compute and parameters: ResNets of several depths, and ODE-Nets."""
+    resnets = [name for name in grid.DEPTH if name != "odenet" and done(record, name)]
+    odenets = [n for n in ("odenet", *grid.TOLERANCE, *grid.T1) if done(record, n)]
+    odenets = list(dict.fromkeys(odenets))
+    if not resnets or not odenets:
+        return None
+    figure, axes = _figure(2)
+    for axis, key, label in (
+        (axes[0], "cpu_seconds_per_epoch", "CPU seconds an epoch"),
+        (axes[1], "parameters", "parameters"),
+    ):
+        for names, color, title in (
+            (resnets, COLORS["resnet6"], "ResNet"),
+            (odenets if axis is axes[0] else ["odenet"], COLORS["odenet"], "ODE-Net"),
+        ):
+            x = [float(np.median(values(record, name, key))) for name in names]
+            found = [error(record, name) for name in names]
+            _errorbars(axis, x, found, color, title, line=title == "ResNet")
+            for at, of, name in zip(x, found, names, strict=True):
+                text = grid.VARIANTS[name].title.removeprefix("ODE-Net").strip(" ,")
+                axis.annotate(text, (at, of.mean), fontsize=6, xytext=(4, 3),
+                              textcoords="offset points")  # fmt: skip
+        axis.set(title="Test error (%)", xlabel=label, xscale="log")
+        _plain(axis.xaxis)
+    axes[0].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def solvers(record: Record) -> Figure | None:
+    """Change of the test error when tolerance or solver are changed after training."""
+    names = [n for n in ("odenet", "odenet-adjoint", "rknet") if solver_rows(record, n)]
+    if not names:
+        return None
+    figure, axes = _figure(len(names))
+    markers = {"dopri5": "o", "euler": "s", "rk4": "^"}
+    for axis, name in zip(axes, names, strict=True):
+        rows = solver_rows(record, name)
+        for solver, marker in markers.items():
+            keys = [key for key in rows if key[0] == solver]
+            if not keys:
+                continue
+            x = [float(np.mean([row["nfe_forward"] for row in rows[key]])) for key in keys]
+            found = [change(record, name, *key) for key in keys]
+            color = {"dopri5": COLORS["odenet"], "euler": "#8c8c8c", "rk4": COLORS["rknet"]}[solver]
+            _errorbars(axis, x, found, color, solver, marker=marker)
+        axis.set(title=f"{SHORT[name]}, trained", xlabel="NFE of the solver tested with")
+        axis.set(xscale="log", ylabel="change of the test error (points)")
+        axis.axhline(0, color="#bbb", linewidth=0.8, zorder=0)
+        _plain(axis.xaxis)
+    axes[0].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def robustness(record: Record) -> Figure | None:
+    """Test error under noise, shift and rotation."""
+    names = [name for name in grid.MAIN if image_errors(record, name)]
+    if not names:
+        return None
+    figure, axes = _figure(3)
+    for axis, kind, label in zip(
+        axes,
+        ("noise", "shift", "rotation"),
+        ("standard deviation, white is 1", "pixels", "degrees"),
+        strict=True,
+    ):
+        for name in names:
+            of = {
+                amount: interval(list(seeds.values()))
+                for (what, amount), seeds in image_errors(record, name).items()
+                if what in ("none", kind)
+            }
+            title = SHORT.get(name, grid.VARIANTS[name].title)
+            _errorbars(axis, list(of), list(of.values()), COLORS[name], title, line=True)
+        axis.set(title=kind.capitalize(), xlabel=label)
+    axes[0].set_ylabel("test error (%)")
+    axes[0].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _figure(panels: int) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(3.6 * panels, 3.5), dpi=110, layout="constrained")
+    axes = list(np.atleast_1d(figure.subplots(1, panels)))
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.25, linewidth=0.6)
+        axis.title.set_fontsize(10)
+    return figure, axes
+
+
+def _plain(axis: Axis) -> None:
+    """Few and plain numbers on a logarithmic axis."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(lambda x, _: f"{x / 1000:g}k" if x >= 1000 else f"{x:g}")
+    axis.set_minor_locator(NullLocator())
+
+
+def _band(axis: Axes, record: Record, name: str, key: str) -> None:
+    """Mean over seeds against the epoch, with the range."""
+    seeds: list[list[dict[str, Any]]] = [run["rows"] for run in done(record, name).values()]
+    epochs = [row["epoch"] for row in seeds[0]]
+    of = np.array([[row[key] for row in rows] for rows in seeds], float)
+    title = SHORT.get(name, grid.VARIANTS[name].title)
+    axis.plot(epochs, of.mean(0), marker="o", markersize=3, color=COLORS[name], label=title)
+    axis.fill_between(epochs, of.min(0), of.max(0), color=COLORS[name], alpha=0.15, linewidth=0)
+
+
+def _errorbars(
+    axis: Axes,
+    x: Sequence[float],
+    found: Sequence[Interval],
+    color: str,
+    label: str,
+    *,
+    line: bool = False,
+    marker: str = "o",
+) -> None:
+    halves = [0.0 if math.isnan(of.half) else of.half for of in found]
+    axis.errorbar(
+        x, [of.mean for of in found], halves, fmt=f"{marker}-" if line else marker, color=color,
+        label=label, markersize=4, linewidth=1, capsize=2,
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Multivariate time series: read, checked, and two that are real."""

@@ -1,0 +1,128 @@
+"""A multivariate time series, checked where it enters, and one that is real.
+
+NaN is a value that was not observed: it is left out of the loss, never filled in as data.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from experiments.images.idx import DataError
+
+
+@dataclass(frozen=True)
+class Series:
+    """Times in increasing order and the values observed then; NaN where one was not.
+
+    Raises `DataError` for times that are not finite, not increasing or repeated, for fewer than
+    two of them, for infinite values, and for a channel that was never observed.
+    """
+
+    times: Float[ndarray, " times"]
+    values: Float[ndarray, "times channels"]
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        times, values = self.times, self.values
+        if len(times) < 2:
+            raise DataError(
+                f"the series has {len(times)} observation(s); at least 2 are needed to learn how "
+                "it changes."
+            )
+        if not np.isfinite(times).all():
+            row = int(np.flatnonzero(~np.isfinite(times))[0])
+            raise DataError(
+                f"the time of observation {row + 1} is {times[row]}; a number expected."
+            )
+        steps = np.diff(times)
+        if (steps <= 0).any():
+            row = int(np.flatnonzero(steps <= 0)[0])
+            fault, cure = (
+                ("is there twice", "average or drop the duplicates")
+                if steps[row] == 0
+                else (f"is followed by {times[row + 1]:g}", "sort the observations by time")
+            )
+            raise DataError(f"time {times[row]:g} {fault}, but times must increase; {cure}.")
+        if np.isinf(values).any():
+            row, channel = (int(i) for i in np.argwhere(np.isinf(values))[0])
+            raise DataError(
+                f"{self.names[channel]} is infinite at time {times[row]:g}; a number, or NaN for a "
+                "missing value, expected."
+            )
+        for name in np.array(self.names)[np.isnan(values).all(0)]:
+            raise DataError(
+                f"channel {name} was never observed (all values are missing); leave it out."
+            )
+
+    def filled(self) -> Float[ndarray, "times channels"]:
+        """Values with missing ones interpolated linearly in time: a guess to start from."""
+        known = ~np.isnan(self.values)
+        columns = [
+            np.interp(self.times, self.times[k], column[k])
+            for column, k in zip(self.values.T, known.T, strict=True)
+        ]
+        return np.stack(columns, axis=1)
+
+    def split(self, fraction: float) -> tuple[Series, Series]:
+        """The first `fraction` of the observations, and the rest, each checked to be a series."""
+        cut, count = round(fraction * len(self.times)), len(self.times)
+        if min(cut, count - cut) < 2:
+            raise DataError(
+                f"of {count} observations a fraction of {fraction:g} leaves {cut} to learn from "
+                f"and {count - cut} to forecast; at least 2 of each are needed."
+            )
+        parts = (slice(None, cut), slice(cut, None))
+        for part, use in zip(parts, ("learn from", "forecast"), strict=True):
+            for name in np.array(self.names)[np.isnan(self.values[part]).all(0)]:
+                raise DataError(f"channel {name} is not observed in the part to {use}.")
+        first, rest = (Series(self.times[p], self.values[p], self.names) for p in parts)
+        return first, rest
+
+
+def read_csv(path: Path) -> Series:
+    """Read a series: a header, the time in the first column, empty or `nan` where unobserved.
+
+    Raises `DataError` naming the line that cannot be read, and whatever `Series` refuses.
+    """
+    try:
+        with path.open(newline="") as file:
+            header, *lines = [row for row in csv.reader(file) if row]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read ({error}).") from None
+    except ValueError:
+        raise DataError(f"{path} is empty; a header and lines of numbers expected.") from None
+    rows = []
+    for number, line in enumerate(lines, start=2):
+        try:
+            if len(line) != len(header) or len(line) < 2:
+                raise ValueError
+            rows.append([float(cell) if cell.strip() else np.nan for cell in line])
+        except ValueError:
+            raise DataError(
+                f"line {number} of {path} is {','.join(line)!r}; {len(header)} numbers expected, "
+                "the first of them the time."
+            ) from None
+    table = np.array(rows, float).reshape(len(rows), len(header))
+    return Series(table[:, 0], table[:, 1:], tuple(name.strip() for name in header[1:]))
+
+
+# Pelts traded by the Hudson's Bay Company, in thousands: Elton and Nicholson 1942, Journal of
+# Animal Ecology 11, as tabulated by P. Howard (Modeling basics, Texas A&M, 2009) and used in
+# B. Carpenter's Stan case study "Predator-prey population dynamics" (2018).
+_HARE = (
+    "30 47.2 70.2 77.4 36.3 20.6 18.1 21.4 22 25.4 27.1 40.3 57 76.6 52.3 19.5 11.2 7.6 14.6 16.2 "
+    "24.7"
+)
+_LYNX = "4 6.1 9.8 35.2 59.4 41.7 19 13 8.3 9.1 7.4 8 12.3 19.5 45.7 51.1 29.7 15.8 9.7 10.1 8.6"
+
+
+def lynx_hare() -> Series:
+    """Snowshoe hares and Canadian lynxes, 1900 to 1920: thousands of pelts a year."""
+    values = np.array([[float(n) for n in column.split()] for column in (_HARE, _LYNX)]).T
+    return Series(np.arange(1900.0, 1921.0), values, ("hare", "lynx"))

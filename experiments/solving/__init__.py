@@ -1,0 +1,1 @@
+"""Solvers compared, on problems with known solutions and in training."""

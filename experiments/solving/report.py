@@ -1,0 +1,332 @@
+"""Tables and figures of the solver study, from its cells."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from experiments.classify.curves import BLUE, ORANGE
+from experiments.harness.application import table
+from experiments.solving import precision as study
+from experiments.solving.problems import problems
+
+OURS = "jax adams"
+TARGET = 1.25  # our NFE over VODE's and LSODA's at equal error, in the median
+# Tolerances between which ratios are taken, by name.
+ALL, TIGHT, LOOSE = "all problems", "all, rtol <= 1e-8", "all, rtol >= 1e-4"
+RANGES = {ALL: (0.0, 1.0), TIGHT: (0.0, 1e-8), LOOSE: (1e-4, 1.0)}
+SHOWN = ("A3", "B4", "C5", "D3", "E2", "Pleiades", "Arenstorf", "Lotka-Volterra")
+LOOK = {  # colour and line: Adams methods in blue, Runge-Kutta in orange and grey
+    "jax adams": (BLUE, "o-"),
+    "scipy vode": ("#5aa0d8", "s--"),
+    "scipy lsoda": ("#8cc5a0", "^--"),
+    "torch implicit_adams": ("#7a5195", "d:"),
+    "jax dopri5": (ORANGE, "o-"),
+    "jax tsit5": ("#b5432a", "v-"),
+    "torch dopri5": ("#f3b78b", "x:"),
+    "jax dopri8": ("#555555", "o-"),
+    "scipy dop853": ("#999999", "s--"),
+    "torch dopri8": ("#bbbbbb", "x:"),
+}
+
+
+def precision(cells: Sequence[dict[str, Any]], folder: Path) -> str:
+    """Write the two figures; return the tables."""
+    found = {(cell["method"], cell["problem"]): cell for cell in cells}
+    work_precision(found, folder / "work-precision.png")
+    mine = [cell for cell in cells if cell["method"] == OURS]
+    if not mine:
+        return "No results of the adaptive Adams method yet.\n"
+    others = [m for m in study.METHODS if m != OURS and any(key[0] == m for key in found)]
+    ratios = {
+        (other, title): {
+            cell["problem"]: values
+            for cell in mine
+            if (other, cell["problem"]) in found
+            and (values := study.ratios(cell, found[other, cell["problem"]], within))
+        }
+        for other in others
+        for title, within in RANGES.items()
+    }
+    ratio_figure(ratios, folder / "nfe-ratio.png")
+    group_of = {cell["problem"]: cell["group"] for cell in mine}
+    groups = [g for g in dict.fromkeys(p.group for p in problems()) if g in group_of.values()]
+    rows = [
+        [
+            group,
+            *(
+                median(
+                    np.median(values)
+                    for problem, values in ratios[other, ALL].items()
+                    if group_of[problem] == group
+                )
+                for other in others
+            ),
+        ]
+        for group in groups
+    ]
+    for title in RANGES:
+        rows.append([title, *(median(map(np.median, ratios[o, title].values())) for o in others)])
+    parts = [
+        "NFE of `adams` over NFE of another solver at equal error: the median over tolerances for "
+        "each problem, then over the problems. Below 1 `adams` needs fewer.\n",
+        table(["", *others], rows),
+        "How the error follows the tolerance: the exponent p of error ~ tolerance^p, fitted to "
+        "each problem, and the error in units of the tolerance.\n",
+        proportionality(cells),
+        "The targets:\n",
+        targets(found, ratios),
+    ]
+    return "\n".join(parts)
+
+
+def median(values: Iterable[float]) -> float | str:
+    """The median, or a dash if there is nothing."""
+    kept = [value for value in values if np.isfinite(value)]
+    return float(np.median(kept)) if kept else "-"
+
+
+def proportionality(cells: Sequence[dict[str, Any]]) -> str:
+    """A table of slopes and of error over tolerance, method by method."""
+    rows = []
+    for method in study.METHODS:
+        mine = [cell for cell in cells if cell["method"] == method and "tolerances" in cell]
+        slopes = [s for cell in mine if np.isfinite(s := study.slope(cell))]
+        if not slopes:
+            continue
+        over = [
+            e / t
+            for cell in mine
+            for e, t in zip(cell["errors"], cell["tolerances"], strict=True)
+            if e is not None
+        ]
+        failed = sum(e is None for cell in mine for e in cell["errors"])
+        low, high = np.quantile(slopes, [0.1, 0.9])
+        rows.append(
+            [method, float(np.median(slopes)), f"{low:.2f} to {high:.2f}", float(np.median(over)),
+             float(np.quantile(over, 0.9)), failed]
+        )  # fmt: skip
+    return table(
+        ["", "p, median", "p, 10 to 90 %", "error / tolerance, median", "90 %", "failed solves"],
+        rows,
+    )
+
+
+def targets(found: dict, ratios: dict) -> str:
+    """Which of the targets hold, by the numbers."""
+    lines = []
+    for other in ("scipy vode", "scipy lsoda"):
+        value = median(map(np.median, ratios.get((other, ALL), {}).values()))
+        if isinstance(value, float):
+            verdict = "holds" if value <= TARGET else "does not hold"
+            lines.append(f"- at most {TARGET} x {other} in the median: {value:.2f}, {verdict}.\n")
+    for other in ("jax dopri5", "jax tsit5"):
+        by_problem = ratios.get((other, TIGHT), {})
+        flat = [value for values in by_problem.values() for value in values]
+        if not flat:
+            continue
+        same = [
+            a < b
+            for (method, problem), cell in found.items()
+            if method == OURS and (other, problem) in found
+            for t, a, b in zip(
+                cell["tolerances"], cell["nfe"], found[other, problem]["nfe"], strict=True
+            )
+            if t <= RANGES[TIGHT][1] and a is not None and b is not None
+        ]
+        fewer = sum(value < 1 for value in flat)
+        worst = max(by_problem, key=lambda name: float(np.median(by_problem[name])))
+        lines.append(
+            f"- fewer than {other} at rtol <= 1e-8: at equal error in {fewer} "
+            f"of {len(flat)} comparisons (worst problem {worst}, ratio "
+            f"{np.median(by_problem[worst]):.2f}), at equal tolerance in {sum(same)} of "
+            f"{len(same)}.\n"
+        )
+    return "".join(lines)
+
+
+def work_precision(found: dict, path: Path) -> None:
+    """Error against NFE, one panel a problem."""
+    names = [n for n in SHOWN if (OURS, n) in found] or sorted({key[1] for key in found})[:8]
+    rows = -(-len(names) // 4)
+    figure = Figure(figsize=(13, 3.3 * rows), dpi=100, layout="constrained")
+    axes = figure.subplots(rows, min(4, len(names)), squeeze=False)
+    for axis, name in zip(axes.flat, names, strict=False):
+        for method, (colour, line) in LOOK.items():
+            if (method, name) in found:
+                cell = found[method, name]
+                points = [
+                    (n, e)
+                    for n, e in zip(cell["nfe"], cell["errors"], strict=True)
+                    if e is not None and 0 < e < 10
+                ]
+                if points:
+                    axis.loglog(
+                        *zip(*points, strict=True), line, color=colour, ms=3, lw=1, label=method
+                    )
+        axis.set_title(name, fontsize=9)
+        _plain(axis)
+        _bare(axis)
+    for axis in axes[-1]:
+        axis.set_xlabel("evaluations of the vector field")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("global error at t1")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False)
+    _save(figure, path)
+
+
+def ratio_figure(ratios: dict, path: Path) -> None:
+    """One dot a problem: our NFE over another solver's at equal error."""
+    others = [other for (other, title), values in ratios.items() if title == ALL and values]
+    figure = Figure(figsize=(8.5, 0.5 * len(others) + 1.3), dpi=100, layout="constrained")
+    axis = figure.subplots()
+    for height, other in enumerate(others):
+        values = [float(np.median(v)) for v in ratios[other, ALL].values()]
+        spread = np.linspace(-0.22, 0.22, len(values))
+        colour = BLUE if other in ("scipy vode", "scipy lsoda", "torch implicit_adams") else ORANGE
+        axis.plot(np.sort(values), height + spread, "o", ms=3, color=colour, alpha=0.7)
+        axis.plot([np.median(values)] * 2, [height - 0.35, height + 0.35], color="black", lw=1.5)
+    axis.axvline(1, color="black", lw=0.8)
+    axis.axvline(TARGET, color="grey", lw=0.8, ls=":")
+    axis.set_xscale("log")
+    _plain(axis)
+    axis.set_yticks(range(len(others)), others)
+    axis.invert_yaxis()
+    axis.set_xlabel(
+        "NFE of jax adams / NFE of the other at equal error (dot: a problem; bar: median; "
+        f"dotted: {TARGET})"
+    )
+    _bare(axis)
+    _save(figure, path)
+
+
+def stability(cells: Sequence[dict[str, Any]], folder: Path) -> str:
+    """Write the figure; return the tables."""
+    cases: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for cell in cells:
+        cases[cell["case"]["name"]].append(cell)
+    stability_figure(cases, folder / "stability.png")
+    rows = [[name, *thresholds(runs)] for name, runs in cases.items()]
+    first = [[name, *at_first_rate(runs)] for name, runs in cases.items()]
+    return "\n".join(
+        [
+            "The largest learning rate at which training works, and what happens at the next: "
+            "one entry a seed.\n",
+            table(["", "largest that trains", "next", "what happens there"], rows),
+            "The runs at learning rate 0.1, before training and at its end, median over seeds: L "
+            "is the Lipschitz constant of the field, cosine and error of the gradient are against "
+            "the true one (dopri5 at 1e-5), the contraction is that of the corrector of adaptive "
+            "Adams at 1e-3, and stuck the steps in which the corrector of fixed-step implicit "
+            "Adams, step 0.25, did not converge in 4 or in 16 iterations (of the two after the "
+            "start-up).\n",
+            table(["", "loss", "NFE", *LOOKED.values()], first),
+        ]
+    )
+
+
+def thresholds(runs: Sequence[dict[str, Any]]) -> list[str]:
+    """Largest rate that trains, next rate, and the end there, for each seed."""
+    columns: list[list[str]] = [[], [], []]
+    for seed in sorted({run["seed"] for run in runs}):
+        mine = sorted((r for r in runs if r["seed"] == seed), key=lambda r: r["lr"])
+        good = [r["lr"] for r in mine if r["trained"]]
+        bad = [r for r in mine if not r["trained"] and r["lr"] > max(good, default=0)]
+        columns[0].append(f"{max(good):g}" if good else f"below {mine[0]['lr']:g}")
+        columns[1].append(f"{bad[0]['lr']:g}" if bad else "-")
+        columns[2].append(_end(bad[0]) if bad else "-")
+    return [", ".join(column) for column in columns]
+
+
+def _end(run: dict[str, Any]) -> str:
+    if run["failure"]:
+        return f"{run['failure']} at step {len(run['losses'])}"
+    return f"loss {run['loss']:.2f}"
+
+
+LOOKED = {
+    "lipschitz": "L",
+    "gradient_error": "gradient error",
+    "gradient_cosine": "cosine",
+    "state_error": "state error",
+    "adams_order": "Adams order",
+    "adams_contraction": "contraction",
+    "nonconverged_0.25_4": "stuck, 4",
+    "nonconverged_0.25_16": "stuck, 16",
+}
+
+
+def at_first_rate(runs: Sequence[dict[str, Any]]) -> list[Any]:
+    """Loss and NFE of the runs at rate 0.1, and what was seen before and after."""
+    of = [run for run in runs if run["lr"] == 0.1]
+    nfe = [run["nfe"] for run in of if run["nfe"]]
+    counts = "/".join(f"{n:.0f}" for n in np.median(nfe, axis=0)) if nfe else "-"
+
+    def seen(key: str) -> str:
+        looks = [[run["looks"][at][key] for run in of] for at in (0, -1)]
+        ends = [median(value for value in values if value is not None) for values in looks]
+        return " → ".join(end if isinstance(end, str) else f"{end:.2g}" for end in ends)
+
+    loss = median(run["loss"] for run in of if run["loss"] is not None)
+    return [loss, counts, *map(seen, LOOKED)]
+
+
+def stability_figure(cases: dict[str, list[dict[str, Any]]], path: Path) -> None:
+    """Loss, steepness and gradient error at the end of each run against the learning rate."""
+    figure = Figure(figsize=(13, 4.6), dpi=100, layout="constrained")
+    axes = figure.subplots(1, 3)
+    panels = (
+        ("mean loss of the last steps", lambda run: run["loss"]),
+        ("Lipschitz constant of the field", lambda run: run["looks"][-1]["lipschitz"]),
+        ("relative error of the gradient", lambda run: run["looks"][-1]["gradient_error"]),
+    )
+    colours = [BLUE, "#5aa0d8", ORANGE, "#f3b78b", "#7a5195", "#8cc5a0", "black"]
+    for axis, (title, value) in zip(axes, panels, strict=True):
+        for number, (name, runs) in enumerate(cases.items()):
+            by_rate = {
+                rate: median(v for r in runs if r["lr"] == rate and (v := value(r)) is not None)
+                for rate in sorted({run["lr"] for run in runs})
+            }
+            known = [(rate, v) for rate, v in by_rate.items() if isinstance(v, float)]
+            if known:
+                style = "o-" if number < len(colours) else "x:"
+                axis.plot(
+                    *zip(*known, strict=True), style, ms=4, lw=1.2, label=name,
+                    color=colours[number % len(colours)],
+                )  # fmt: skip
+        axis.set(xscale="log", xlabel="learning rate", title=title)
+        _bare(axis)
+    for axis in axes[1:]:
+        axis.set_yscale("log")
+    handles, labels = axes[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(
+            handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=8
+        )
+    _save(figure, path)
+
+
+def _plain(axis: Any) -> None:
+    """Few and plain numbers on the logarithmic horizontal axis."""
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axis.xaxis.set_minor_locator(NullLocator())
+
+
+def _bare(axis: Any) -> None:
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(alpha=0.25, linewidth=0.6)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    figure.savefig(temporary, format="png")
+    os.replace(temporary, path)

@@ -1,0 +1,1 @@
+"""JAX against PyTorch: time, memory, compilation."""

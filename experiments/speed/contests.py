@@ -1,0 +1,142 @@
+"""What `benchmark.py` measures: one row of `CONTESTS` a contest, whose sides do the same work.
+
+A side is named after who computes and how the gradient is taken: `jax direct`, `torch adjoint`;
+`on 2` is with the batch on two devices, on a CPU its cores; `compiled` is torch under torch.compile
+and `torchode` another solver library for torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+import jax_node.train as jax_train
+import torch_node.train as torch_train
+from crosscheck import weights
+from experiments.classify.resolve import learner_options
+from experiments.images import sources
+from experiments.speed import small_mlp
+from jax_node import models, solve
+
+# Does the work of a side once: `nfe_forward`, `nfe_backward`, `steps`, `rejected`; what a side
+# cannot tell is absent.
+Call = Callable[[], dict[str, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Contest:
+    """Work that several sides do in turns.
+
+    `flags` are those of `mnist.py`; empty for the small MLP. `train` says whether gradients are
+    taken. Memory, and compiling with a warm cache, are measured in `quick` contests only;
+    `--quick` measures only those, and the first three sides of each.
+    """
+
+    name: str
+    flags: str
+    sides: tuple[str, ...]
+    train: bool = True
+    quick: bool = False
+
+
+_PLAIN = ("jax", "torch", "jax on 2", "compiled")
+_STEPS = (
+    "jax direct",
+    "torch direct",
+    "jax direct on 2",
+    "jax checkpoint",
+    "jax adjoint",
+    "jax adjoint on 2",
+    "torch adjoint",
+)
+_ADAMS = ("jax checkpoint", "torch direct", "jax adjoint", "torch adjoint")
+_DOPRI5 = "--model odenet --solver dopri5"
+
+CONTESTS = (
+    Contest("ODE-Net, training step", _DOPRI5, (*_STEPS, "compiled direct"), quick=True),
+    Contest("ODE-Net, inference", _DOPRI5, _PLAIN, train=False, quick=True),
+    Contest("ResNet-6, training step", "--model resnet6", _PLAIN, quick=True),
+    Contest("Small MLP, solve and gradient", "", small_mlp.SIDES, quick=True),
+    Contest("Small MLP, solve", "", small_mlp.SIDES_WITHOUT_GRADIENT, train=False),
+    Contest("ResNet-6, inference", "--model resnet6", _PLAIN, train=False),
+    Contest("RK-Net, training step", "--model rknet", _STEPS),
+    Contest("RK-Net, inference", "--model rknet", _PLAIN, train=False),
+    Contest("ResNet-1, training step", "--model resnet1", _PLAIN),
+    Contest("ResNet-1, inference", "--model resnet1", _PLAIN, train=False),
+    Contest(
+        "ODE-Net, Euler step 0.1, training step",
+        "--model odenet --solver euler --step-size 0.1",
+        (*_STEPS, "torch handwritten"),
+    ),
+    Contest(
+        "ODE-Net, explicit Adams step 0.1, training step",
+        "--model odenet --solver explicit_adams --step-size 0.1",
+        _ADAMS,
+    ),
+    Contest(
+        "ODE-Net, implicit Adams step 0.1, training step",
+        "--model odenet --solver implicit_adams --step-size 0.1",
+        _ADAMS,
+    ),
+    Contest(
+        "ODE-Net, adaptive Adams, training step", "--model odenet --solver adams", ("jax adjoint",)
+    ),
+)
+
+
+def missing(side: str) -> str | None:
+    """Why a side cannot be measured here, in words, or None."""
+    if side.startswith("torchode") and importlib.util.find_spec("torchode") is None:
+        return "torchode is not installed (pip install torchode)"
+    if side.endswith(" on 2") and jax.device_count() < 2:
+        return "there is one device only"
+    return None
+
+
+def make_call(contest: Contest, side: str, batch_size: int) -> Call:
+    """The work of one side of a contest."""
+    if not contest.flags:
+        return small_mlp.make_call(side, gradient=contest.train)
+    side, on_two, _ = side.partition(" on 2")
+    framework, _, gradient = side.partition(" ")
+    options = contest.flags.split() + (["--adjoint", gradient] if gradient else [])
+    learner = make_learner(framework, options + (["--devices", "2"] if on_two else []))
+    images, labels = digits(batch_size)
+    if not contest.train:
+        return lambda: learner.evaluate(images, labels)
+    # A learning rate of zero leaves the weights, and with them the NFE, as they are.
+    return lambda: finished(learner, learner.train_step(images, labels, 0.0))
+
+
+def make_learner(framework: str, flags: list[str], **changes: Any) -> Any:
+    """A learner whose weights are those that JAX draws from seed 0, in either framework."""
+    side = "jax" if framework == "jax" else "torch"
+    # A solve that needs more steps than these is not what is meant to be measured.
+    options = learner_options(["--framework", side, "--max-steps", "64", *flags]) | changes
+    if side == "jax":
+        return jax_train.Learner(**options)
+    drawn = models.build(options["model"], solver=solve.solve, seed=0)
+    twin = torch_train.Learner(**options)
+    weights.into_torch(twin.model, weights.to_torch(weights.of_jax(drawn)))
+    if framework == "compiled":
+        # What a solver does between evaluations cannot be compiled; the field can.
+        (twin.model.get_submodule("field") if options["solver"] else twin.model).compile()
+    return twin
+
+
+def digits(batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first images of the embedded training set."""
+    dataset = sources.load("mnist", "embedded", limit_train=batch_size)
+    return dataset.train_images, dataset.train_labels
+
+
+def finished(learner: Any, result: dict[str, float]) -> dict[str, float]:
+    """`result`, once the new weights of a JAX learner are computed too."""
+    if isinstance(learner, jax_train.Learner):
+        jax.block_until_ready(learner.state)
+    return result

@@ -1,0 +1,94 @@
+"""ODE-Net with a step size for every image, by vmap of the solve, against one for the batch.
+
+The loop runs until the slowest image is done, and every image has its own gradient of the weights
+until the end, since the vector field's parameters are shared under vmap.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+import jax_node.train as jax_train
+from experiments.harness import malloc
+from experiments.speed import contests
+from experiments.speed import measure as measuring
+from jax_node import models
+from jax_node.solve import Solution, solve
+
+SOLVE = functools.partial(solve, solver="dopri5", adjoint="direct", max_steps=64)
+
+
+def per_sample(field, y0, ts, args, *, backward=None) -> Solution:
+    """`solve` for every image of `[height, width, batch, channels]` by itself; totals of counts."""
+    one = lambda y: SOLVE(field, y[:, :, None], ts, args, backward=backward)
+    each = jax.vmap(one, in_axes=2)(y0)
+    ys = jnp.moveaxis(each.ys[:, :, :, :, 0], 0, 3)
+    _, *counts, t, ok = jax.lax.stop_gradient(each)
+    return Solution._make([ys, *(count.sum() for count in counts), t.min(), ok.all()])
+
+
+def measure(batch_size: int, repeats: int) -> list[dict[str, Any]]:
+    """Rows of seconds a training step, mean steps and NFE an image, loss and peak memory."""
+    solvers: dict[str, Callable[..., Solution]] = {"the batch": SOLVE, "every image": per_sample}
+    calls = {name: _call(solver, batch_size) for name, solver in solvers.items()}
+    found = measuring.take_turns(calls, repeats)
+    shares = {"the batch": 1, "every image": batch_size}
+    return [
+        {"one step size for": name, **result,
+         **{key: result[key] / shares[name] for key in ("steps", "nfe_forward", "nfe_backward")},
+         "peak_mb": _peak(solvers[name], batch_size)}
+        for name, result in found.items()
+    ]  # fmt: skip
+
+
+def _peak(solver: Callable[..., Solution], batch_size: int) -> float | None:
+    found = measuring.in_process(
+        measuring.compile_and_peak, _call, solver, batch_size, **malloc.GIVEN_BACK
+    )
+    return found["peak_mb"]
+
+
+def _call(solver: Callable[..., Solution], batch_size: int) -> Callable[[], dict[str, float]]:
+    """A training step of ODE-Net with `solver`, without changing its weights."""
+    pixels, labels = contests.digits(batch_size)
+    images = models.as_images(jnp.asarray(pixels), jnp.float32)
+    graph, weights = nnx.split(models.build("odenet", solver=solver), nnx.Param)
+    optimizer = optax.trace(0.9)
+    state = jax_train.State(weights, optimizer.init(weights), jnp.zeros((), jnp.int32))
+    step = jax.jit(functools.partial(jax_train.train_step, graph, optimizer))
+
+    def call() -> dict[str, float]:
+        rate = jnp.zeros((), jnp.float32)
+        _, made = jax.block_until_ready(step(state, images, np.asarray(labels), rate))
+        solution = made.solution.check()
+        return {
+            "loss": float(made.loss),
+            "nfe_forward": float(solution.nfe),
+            "nfe_backward": float(made.backward[0]),
+            "steps": float(solution.accepted),
+        }
+
+    return call
+
+
+def markdown(record: Mapping[str, Any]) -> str:
+    """The table for a page."""
+    headings = ["one step size for", "ms", "steps", "NFE fwd/bwd", "loss", "peak MB"]
+    lines = ["| " + " | ".join(headings) + " |", "|---" * len(headings) + "|"]
+    for row in record["per_sample"]:
+        peak = "-" if row["peak_mb"] is None else f"{row['peak_mb']:.0f}"
+        lines.append(
+            f"| {row['one step size for']} | {1e3 * row['seconds']:.0f} | {row['steps']:.2f} | "
+            f"{row['nfe_forward']:.1f}/{row['nfe_backward']:.1f} | {row['loss']:.6f} | {peak} |"
+        )
+    return "\n".join(lines) + (
+        "\n\nA training step of ODE-Net, `direct` gradients; steps and NFE are means an image.\n"
+    )

@@ -1,0 +1,1 @@
+"""Vector fields learnt from trajectories."""

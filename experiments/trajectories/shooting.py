@@ -1,0 +1,128 @@
+"""Series to the arrays that multiple shooting is trained on, and errors of what it predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from experiments.images.idx import DataError
+from experiments.series.series import Series
+
+Predict = Callable[[ndarray, ndarray], ndarray]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Windows of scaled series.
+
+    Channels have mean 0 and deviation 1 over the training data (of their logarithms, with `log`),
+    and time is counted in units in which those channels change by about one.
+
+    Attributes:
+        batch: what `dynamics.loss` takes, all of it at every step.
+        starts: first guess of the windows' initial states.
+        mean, deviation: of the channels; `pace`: scaled time a unit of time.
+        log: whether channels are logarithms.
+    """
+
+    batch: dict[str, ndarray]
+    starts: Float[ndarray, "windows dim"]
+    mean: Float[ndarray, " dim"]
+    deviation: Float[ndarray, " dim"]
+    pace: float
+    log: bool
+
+    def scale(self, y: ndarray) -> ndarray:
+        """States in the system's units to the model's."""
+        return ((np.log(y) if self.log else y) - self.mean) / self.deviation
+
+    def unscale(self, y: ndarray) -> ndarray:
+        """The inverse of `scale`."""
+        y = y * self.deviation + self.mean
+        return np.exp(y) if self.log else y
+
+    def scaled(self, series: Sequence[Series]) -> list[Series]:
+        """The series in the model's units."""
+        return [Series(s.times * self.pace, self.scale(s.values), s.names) for s in series]
+
+    def predict(self, method: Predict, y0: ndarray, times: ndarray) -> ndarray:
+        """Trajectories `[batch, times, dim]` in the system's units from states `[batch, dim]`."""
+        return self.unscale(method(self.scale(y0), (times - times[0]) * self.pace))
+
+
+def check_log(series: Series) -> None:
+    """Raise `DataError` for values that have no logarithm."""
+    if (series.values <= 0).any():
+        row = int(np.flatnonzero((series.values <= 0).any(1))[0])
+        raise DataError(f"--log needs values above 0, but not all are at {series.times[row]:g}.")
+
+
+def prepare(series: Sequence[Series], window: int, *, log: bool) -> Problem:
+    """Scale the series and cut them into windows of `window` intervals.
+
+    The last window of a series is filled up by its last time, where nothing is observed.
+    """
+    rows = [np.log(s.values) if log else s.values for s in series]
+    stacked = np.concatenate(rows)
+    mean, deviation = np.nanmean(stacked, axis=0), np.nanstd(stacked, axis=0)
+    for channel in np.flatnonzero(deviation == 0):
+        raise DataError(f"channel {series[0].names[channel]} never changes; leave it out.")
+    gaps = np.concatenate([np.diff(s.times) for s in series])
+    steps = np.concatenate(
+        [np.diff(_fill(s.times, r), axis=0) for s, r in zip(series, rows, strict=True)]
+    )
+    # The median resists pairs of noisy observations that are very close in time; a step of zero
+    # says nothing about the pace.
+    speeds = np.linalg.norm(steps / deviation, axis=1) / gaps
+    if not (speeds > 0).any():
+        raise DataError("no channel is seen to change; more observations or fewer gaps are needed.")
+    pace = float(np.median(speeds[speeds > 0]) / np.sqrt(len(mean)))
+    parts: dict[str, list[ndarray]] = {k: [] for k in ("times", "values", "mask", "next", "start")}
+    longest = max(len(s.times) for s in series)
+    whole: dict[str, list[ndarray]] = {k: [] for k in ("all_times", "all_values", "all_mask")}
+    for one, row in zip(series, rows, strict=True):
+        times, values = (one.times - one.times[0]) * pace, (row - mean) / deviation
+        guess = _fill(times, values)
+        # Every observation is in one window's mask only: a window's first is its predecessor's
+        # last, but for the first window's.
+        cuts = range(0, len(times) - 1, window)
+        for cut in cuts:
+            piece = slice(cut, cut + window + 1)
+            mask = (~np.isnan(values[piece])).astype(float)
+            if cut:
+                mask[0] = 0
+            parts["times"].append(_pad(times[piece], window + 1, "edge"))
+            parts["values"].append(_pad(np.nan_to_num(values[piece]), window + 1, "constant"))
+            parts["mask"].append(_pad(mask, window + 1, "constant"))
+            index = len(parts["next"])
+            parts["next"].append(np.array(index + (cut != cuts[-1])))
+            parts["start"].append(guess[cut])
+        whole["all_times"].append(_pad(times, longest, "edge"))
+        whole["all_values"].append(_pad(guess, longest, "edge"))
+        whole["all_mask"].append(_pad((~np.isnan(values)).astype(float), longest, "constant"))
+    starts = np.stack(parts.pop("start"))
+    batch = {name: np.stack(arrays) for name, arrays in (parts | whole).items()}
+    return Problem(batch, starts, mean, deviation, pace, log)
+
+
+def errors(problem: Problem, method: Predict, test: Any) -> float:
+    """RMSE over a test's trajectories, in deviations of the training data; NaN if one escapes."""
+    with np.errstate(over="ignore", invalid="ignore"):  # an escape is reported, as NaN
+        found = problem.predict(method, test.truth[:, 0], test.times)
+    late = test.times > test.since if np.isfinite(test.since) else slice(1, None)
+    truth = problem.scale(test.truth)[:, late]
+    known = ~np.isnan(truth)
+    return float(np.sqrt(np.mean((problem.scale(found)[:, late] - truth)[known] ** 2)))
+
+
+def _fill(times: ndarray, values: ndarray) -> ndarray:
+    return Series(times, values, tuple(map(str, range(values.shape[1])))).filled()
+
+
+def _pad(array: ndarray, length: int, mode: Any) -> ndarray:
+    return np.pad(array, [(0, length - len(array)), *[(0, 0)] * (array.ndim - 1)], mode=mode)

@@ -1,0 +1,85 @@
+"""Sparse least squares for a vector field: the baseline that needs no training.
+
+SINDy (Brunton, Proctor and Kutz 2016): derivatives of smoothed data are regressed on all monomials
+up to a degree, and coefficients below a threshold are dropped, again and again.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from scipy.integrate import solve_ivp
+from scipy.interpolate import make_smoothing_spline
+
+from experiments.series.series import Series
+
+
+@dataclass(frozen=True)
+class Polynomial:
+    """dy/dt = monomials(y) @ coefficients."""
+
+    degree: int
+    coefficients: Float[ndarray, "monomials dim"]
+
+    def field(self, y: Float[ndarray, "*batch dim"]) -> Float[ndarray, "*batch dim"]:
+        """The derivative."""
+        return monomials(y, self.degree) @ self.coefficients
+
+    def solve(
+        self, y0: Float[ndarray, "batch dim"], ts: Float[ndarray, " times"], bound: float = 100.0
+    ) -> Float[ndarray, "batch times dim"]:
+        """Trajectories at common times; NaN from where one leaves [-bound, bound]."""
+        escaped = lambda t, y: bound - np.abs(y).max()
+        escaped.terminal = True  # type: ignore[attr-defined]
+        out = np.full((len(y0), len(ts), y0.shape[1]), np.nan)
+        for i, y in enumerate(y0):
+            found = solve_ivp(
+                lambda t, y: self.field(y), (ts[0], ts[-1]), y, t_eval=ts, events=escaped,
+                rtol=1e-6, atol=1e-6,
+            )  # fmt: skip
+            out[i, : found.y.shape[1]] = found.y.T
+        return out
+
+
+def monomials(y: Float[ndarray, "*batch dim"], degree: int) -> ndarray:
+    """All products of at most `degree` components of `y`, a constant first: `[..., monomials]`."""
+    dim = range(y.shape[-1])
+    powers = [c for d in range(degree + 1) for c in itertools.combinations_with_replacement(dim, d)]
+    return np.stack([y[..., list(power)].prod(-1) for power in powers], axis=-1)
+
+
+def fit(series: Sequence[Series], degree: int, threshold: float = 0.05) -> Polynomial:
+    """Regress derivatives of smoothing splines (penalty by cross-validation) on monomials.
+
+    `threshold` is relative to the largest coefficient of each component. Channels are smoothed
+    over the values that were observed; a series with fewer than 5 of them in a channel is left
+    out. Raises ValueError if none is left.
+    """
+    states, slopes = [], []
+    for one in series:
+        known = ~np.isnan(one.values)
+        if known.sum(0).min() < 5:
+            continue
+        splines = [
+            make_smoothing_spline(one.times[k], column[k])
+            for column, k in zip(one.values.T, known.T, strict=True)
+        ]
+        states.append(np.stack([s(one.times) for s in splines], axis=1))
+        slopes.append(np.stack([s.derivative()(one.times) for s in splines], axis=1))
+    if not states:
+        raise ValueError("no series has 5 observations of every channel")
+    library = monomials(np.concatenate(states), degree)
+    target = np.concatenate(slopes)
+    coefficients = np.linalg.lstsq(library, target, rcond=None)[0]
+    for _ in range(10):
+        keep = np.abs(coefficients) > threshold * np.abs(coefficients).max(0)
+        coefficients = np.zeros_like(coefficients)
+        for i in range(target.shape[1]):
+            used = library[:, keep[:, i]]
+            coefficients[keep[:, i], i] = np.linalg.lstsq(used, target[:, i], rcond=None)[0]
+    return Polynomial(degree, coefficients)

@@ -1,0 +1,141 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from experiments.images.idx import DataError
+from experiments.series.series import Series, lynx_hare, read_csv
+from experiments.trajectories import shooting, sindy
+from experiments.trajectories.systems import SYSTEMS, sample
+
+NAN = np.nan
+
+
+def series(times, values):
+    values = np.array(values, float)
+    return Series(np.array(times, float), values, tuple("abc"[: values.shape[1]]))
+
+
+@pytest.mark.parametrize(
+    ("times", "values", "complaint"),
+    [
+        ([0, 2, 1], [[1], [2], [3]], "time 2 is followed by 1, but times must increase; sort"),
+        ([0, 1, 1], [[1], [2], [3]], "time 1 is there twice"),
+        ([0], [[1]], "1 observation"),
+        ([0, NAN], [[1], [2]], "observation 2 is nan"),
+        ([0, 1], [[1], [np.inf]], "a is infinite at time 1"),
+        ([0, 1], [[1, NAN], [2, NAN]], "channel b was never observed"),
+    ],
+)
+def test_bad_series_are_refused_in_one_sentence(times, values, complaint):
+    with pytest.raises(DataError) as error:
+        series(times, values)
+    assert complaint in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_values_are_masked_and_never_data():
+    one = series([0, 1, 2, 3], [[0.0, 1.0], [NAN, 5.0], [4.0, 9.0], [6.0, 2.0]])
+    problem = shooting.prepare([one], 2, log=False)
+    assert problem.batch["mask"].sum() == problem.batch["all_mask"].sum() == 7
+    changed = series([0, 1, 2, 3], np.nan_to_num(one.values, nan=1e6))
+    assert not np.allclose(shooting.prepare([changed], 2, log=False).mean, problem.mean)
+    assert one.filled()[1, 0] == 2.0
+
+
+@settings(deadline=None, max_examples=40)  # wall time says nothing on a busy machine
+@given(
+    count=st.integers(2, 30),
+    window=st.integers(1, 12),
+    seed=st.integers(0, 99),
+    lost=st.floats(0, 0.8),
+)
+def test_every_observation_is_in_one_window_and_windows_join(count, window, seed, lost):
+    generator = np.random.default_rng(seed)
+    values = generator.normal(size=(count, 2))
+    values[generator.uniform(size=values.shape) < lost] = NAN
+    values[:2] = [[0.0, 1.0], [1.0, 0.0]]
+    one = series(np.cumsum(generator.uniform(0.1, 1, count)), values)
+    problem = shooting.prepare([one, one], window, log=False)
+    batch = problem.batch
+    assert batch["mask"].sum() == 2 * (~np.isnan(values)).sum()
+    assert batch["times"].shape[1] == window + 1
+    assert (np.diff(batch["times"], axis=1) >= 0).all()
+    for k, successor in enumerate(batch["next"]):
+        if successor != k:
+            assert batch["times"][k, -1] == batch["times"][successor, 0]
+    assert sum(batch["next"] == np.arange(len(batch["next"]))) == 2  # each series ends once
+    observed = np.sort(batch["values"][batch["mask"] == 1])
+    assert np.allclose(observed, np.sort(np.repeat(problem.scale(values)[~np.isnan(values)], 2)))
+
+
+def test_lynx_hare_is_the_published_table():
+    pelts = lynx_hare()
+    assert pelts.values.shape == (21, 2)
+    # Means of the table in Carpenter's case study: 34.1 hares, 20.2 lynxes.
+    assert pelts.values.mean(0) == pytest.approx([34.08, 20.17], abs=0.01)
+    first, rest = pelts.split(0.7)
+    assert (first.times[-1], rest.times[0]) == (1914, 1915)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "is empty"),
+        ("t,a\n0,1\n1,x\n", "line 3"),
+        ("t,a\n0,1\n1\n", "line 3"),
+        ("t,a\n0,1\n", "1 observation"),
+        ("t,a,b\n0,1,\n1,2,\n", "channel b"),
+        ("t,a\n1,1\n0,2\n", "sort"),
+    ],
+)
+def test_bad_files(tmp_path, text, complaint):
+    path = tmp_path / "series.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=complaint):
+        read_csv(path)
+
+
+def test_a_file_with_a_gap(tmp_path):
+    path = tmp_path / "series.csv"
+    path.write_text("t,a,b\n0,1,2\n0.5,,3\n2,4,nan\n")
+    found = read_csv(path)
+    assert found.names == ("a", "b")
+    assert np.isnan(found.values).tolist() == [[False, False], [True, False], [False, True]]
+
+
+def test_a_constant_channel_cannot_be_scaled():
+    with pytest.raises(DataError, match="a never changes"):
+        shooting.prepare([series([0, 1, 2], [[1], [1], [1]])], 2, log=False)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_simulated_trajectories_solve_the_system(name):
+    system = SYSTEMS[name]
+    y0 = system.draw(np.random.default_rng(0), 2, outside=True)
+    assert (np.abs((y0 - system.centre) / np.array(system.half)).max(1) > 1).all()
+    h = 1e-5
+    ys = system.solve(y0, np.array([[0, h, 2 * h]] * 2))
+    # A central difference: its error is h^2 times the third derivative, below 1e-5 here.
+    slope = (ys[:, 2] - ys[:, 0]) / (2 * h)
+    assert slope == pytest.approx(system.field(ys[:, 1]), rel=1e-4, abs=1e-4)
+
+
+def test_least_squares_finds_the_equations_from_clean_data():
+    found = sindy.fit(
+        sample(
+            SYSTEMS["lotka-volterra"], trajectories=8, observations=200, noise=0.0, missing=0.0,
+            irregular=False, seed=0,
+        ), 2,
+    )  # fmt: skip
+    # Monomials 1, x, y, xx, xy, yy.
+    expected = np.array([[0, 1.5, 0, 0, -1, 0], [0, 0, -3, 0, 1, 0]]).T
+    assert found.coefficients == pytest.approx(expected, abs=0.05)
+    assert (found.coefficients == 0).sum() >= 6
+
+
+def test_least_squares_marks_what_escapes():
+    runaway = sindy.Polynomial(2, np.array([[0.0], [0.0], [1.0]]))  # y' = y^2, infinite at t = 1
+    ys = runaway.solve(np.array([[1.0]]), np.linspace(0, 2, 5))
+    assert ys[0, 1, 0] == pytest.approx(1 / (1 - 0.5), rel=1e-4)
+    assert np.isnan(ys[0, -1, 0])
