@@ -37,11 +37,11 @@ def test_a_command_starts_anew_once_unless_tuned(given, begins, tunable):
 
 STEPS = """
 import resource, sys
-from experiments import benchmark_cases
+from experiments.speed import contests
 from experiments.harness.malloc import restart_with_kept_memory
 restart_with_kept_memory()
-learner = benchmark_cases.make_learner("jax", ["--model", "resnet1", "--devices", "2"])
-batch = benchmark_cases.digits(64)
+learner = contests.make_learner("jax", ["--model", "resnet1", "--devices", "2"])
+batch = contests.digits(64)
 faults = []
 for step in range(12):
     learner.train_step(*batch, 0.1)
