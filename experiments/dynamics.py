@@ -13,9 +13,9 @@ import numpy as np
 from rich.console import Console
 from tyro.conf import arg
 
-from experiments.harness import application, flags
+from experiments.harness import application, flags, frameworks
 from experiments.harness.command import guard, say
-from experiments.harness.flags import ConfigError
+from experiments.harness.errors import ConfigError
 from experiments.harness.run_folder import RunFolder
 from experiments.series.series import Series
 from experiments.trajectories import pictures, shooting, sindy, task
@@ -95,7 +95,7 @@ def run(arguments: list[str], console: Console) -> None:
         problem = shooting.prepare(series, config.solver.window, log=bool(config.data.log))
         title = task.describe(config.data, series)
         say(console, "data", title)
-        module = application.framework_module(config.model.framework, "dynamics")
+        module = frameworks.module(config.model.framework, "dynamics")
         learner = application.learner(
             module,
             config,
@@ -125,7 +125,7 @@ def resolve(config: Config) -> Config:
     ):
         flags.at_least(flag, value)
     flags.positive("--gap-weight", solver.gap_weight)
-    methods = application.framework_module(config.model.framework, "irregular").METHODS
+    methods = frameworks.module(config.model.framework, "irregular").METHODS
     if solver.solver not in methods:
         raise ConfigError(f"--solver {solver.solver} is unknown here; choose {', '.join(methods)}.")
     return dataclasses.replace(config, data=task.resolve(config.data))

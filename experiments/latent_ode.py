@@ -14,9 +14,9 @@ import numpy as np
 from rich.console import Console
 from tyro.conf import arg
 
-from experiments.harness import application, flags
+from experiments.harness import application, flags, frameworks
 from experiments.harness.command import guard, say
-from experiments.harness.flags import ConfigError
+from experiments.harness.errors import ConfigError
 from experiments.harness.run_folder import RunFolder
 from experiments.latent import pictures, predictions, spirals, windows
 from experiments.latent.windows import Problem
@@ -130,7 +130,7 @@ def run(arguments: list[str], console: Console) -> None:
             locks.enter_context(folder)
         problem = load(config)
         say(console, "data", problem.title)
-        module = application.framework_module(config.model.framework, "latent")
+        module = frameworks.module(config.model.framework, "latent")
         learner = application.learner(
             module,
             config,
@@ -178,7 +178,7 @@ def resolve(config: Config) -> Config:
     flags.fraction("--train-fraction", data.train_fraction)
     if not 0 <= data.noise < np.inf:
         raise ConfigError(f"--noise is {data.noise}; a number of at least 0 expected.")
-    methods = application.framework_module(model.framework, "irregular").METHODS
+    methods = frameworks.module(model.framework, "irregular").METHODS
     if config.solver.solver not in methods:
         raise ConfigError(
             f"--solver {config.solver.solver} is unknown here; choose {', '.join(methods)}."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib
 import shlex
 import sys
 from collections.abc import Sequence
@@ -14,13 +13,15 @@ from typing import Any
 from rich.console import Console
 
 from experiments.classify import config as configuration
-from experiments.classify.config import Config, ConfigError
+from experiments.classify.config import Config
 from experiments.classify.resolve import FREE_ON_RESUME, learner_arguments, resolve
 from experiments.classify.training import evaluate, load_checkpoint, train
-from experiments.harness import workers
-from experiments.harness.command import RunFailedError, guard, say
+from experiments.harness import frameworks, workers
+from experiments.harness.command import guard, say
+from experiments.harness.errors import ConfigError, RunError, RunFailedError
 from experiments.harness.flags import check_resumed, complaints
-from experiments.harness.run_folder import RunError, RunFolder, default_folder, environment
+from experiments.harness.provenance import environment
+from experiments.harness.run_folder import RunFolder, default_folder
 from experiments.images import sources
 
 
@@ -49,7 +50,7 @@ def execute(
 ) -> None:
     """Train or evaluate in an earlier run's `folder`, or in a new one that joins `locks`."""
     config = resolve(config)
-    framework = importlib.import_module(f"{config.model.framework}_node.train")
+    framework = frameworks.module(config.model.framework, "train")
     check_solver(config)
     say(console, "training", configuration.describe(config))
     dataset = load_data(config, console)
@@ -109,7 +110,7 @@ def check_solver(config: Config) -> None:
     """Let the framework check the names of the method and of the gradient."""
     if config.solver.solver is None:
         return
-    solve = importlib.import_module(f"{config.model.framework}_node.solve")
+    solve = frameworks.module(config.model.framework, "solve")
     with complaints():
         solve.check(config.solver.solver, config.solver.adjoint, config.solver.step_size)
 
@@ -178,7 +179,7 @@ def evaluate_best(
     if folder.best is None:
         raise RunError(f"{folder.path} has no checkpoint yet; train it with --resume first.")
     load_checkpoint(learner, folder.best)
-    solve = importlib.import_module(f"{config.model.framework}_node.solve")
+    solve = frameworks.module(config.model.framework, "solve")
     try:
         result = evaluate(learner, dataset, config.training.batch_size)
     except solve.SolveError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib
 import json
 import sys
 from collections.abc import Sequence
@@ -17,11 +16,12 @@ from rich.console import Console
 
 from experiments.classify import config as configuration
 from experiments.classify import movie
-from experiments.classify.config import Config, ConfigError
+from experiments.classify.config import Config
 from experiments.classify.resolve import resolve
 from experiments.classify.training import load_checkpoint
-from experiments.harness.command import RunFailedError, guard
-from experiments.harness.run_folder import RunError
+from experiments.harness import frameworks
+from experiments.harness.command import guard
+from experiments.harness.errors import ConfigError, RunError, RunFailedError
 from experiments.images import image_file, sources
 from experiments.mnist import build_learner
 
@@ -97,8 +97,8 @@ def run(arguments: list[str], console: Console) -> None:
     fashion = config.data.dataset == "fashion_mnist"
     pictures = [(str(path), *image_file.read(path, fashion=fashion)) for path in given.images]
     pictures += test_images(config, given.test)
-    framework = importlib.import_module(f"{config.model.framework}_node.train")
-    solve = importlib.import_module(f"{config.model.framework}_node.solve")
+    framework = frameworks.module(config.model.framework, "train")
+    solve = frameworks.module(config.model.framework, "solve")
     learner = build_learner(framework, config)
     load_checkpoint(learner, checkpoint)
     console.print(

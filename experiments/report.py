@@ -16,8 +16,9 @@ from rich.console import Console
 
 from experiments.harness.command import guard, say
 from experiments.harness.document import Block, Heading, Picture, Table, Text, markdown, page
-from experiments.harness.flags import ConfigError
-from experiments.harness.run_folder import RunError, write_atomic
+from experiments.harness.errors import ConfigError, RunError
+from experiments.harness.files import write_atomic
+from experiments.harness.provenance import short
 from experiments.section3 import figures, findings, grid, tables
 from experiments.section3.collect import load
 from experiments.section3.tables import Record, done
@@ -195,11 +196,6 @@ def introduction(record: Record) -> str:
             else ""
         )
     )
-
-
-def short(commit: str) -> str:
-    """A commit in ten digits, with `-dirty` kept."""
-    return commit[:10] + ("-dirty" if commit.endswith("-dirty") else "")
 
 
 if __name__ == "__main__":

@@ -16,8 +16,9 @@ from tyro.conf import arg
 
 from experiments.harness import flags
 from experiments.harness.command import guard, say
-from experiments.harness.flags import ConfigError
-from experiments.harness.run_folder import environment, write_atomic
+from experiments.harness.errors import ConfigError
+from experiments.harness.files import write_atomic
+from experiments.harness.provenance import environment, short
 
 PROG = "solvers.py"
 USAGE = """usage: solvers.py PART [flags]
@@ -205,13 +206,12 @@ def record(folder: Path, cells: Cells, text: str, config: Any) -> None:
     origin = environment({})
     results = {**origin, "settings": cells.settings, "cells": cells.all()}
     write_atomic(folder / "results.json", json.dumps(results) + "\n")
-    commit = origin["git_commit"] or "none"
-    commit = commit[:10] + ("-dirty" if commit.endswith("-dirty") else "")
     settings = ", ".join(f"{name} {value}" for name, value in cells.settings.items())
     kind = type(config).__name__.lower()
     write_atomic(
         folder / "summary.md",
-        f"{text}\n`python experiments/solvers.py {kind}`: {settings}, commit {commit}.\n",
+        f"{text}\n`python experiments/solvers.py {kind}`: {settings}, "
+        f"commit {short(origin['git_commit'])}.\n",
     )
 
 

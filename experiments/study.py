@@ -20,9 +20,10 @@ from rich.console import Console
 from tyro.conf import arg
 
 from experiments.harness import flags, workers
-from experiments.harness.command import RunFailedError, guard, say
-from experiments.harness.flags import ConfigError
-from experiments.harness.run_folder import RunError, environment, lock_folder, write_atomic
+from experiments.harness.command import guard, say
+from experiments.harness.errors import ConfigError, RunError, RunFailedError
+from experiments.harness.files import lock_folder, write_atomic
+from experiments.harness.provenance import environment
 from experiments.harness.workers import Outcome, Task
 from experiments.section3 import grid
 from experiments.section3.cells import Cell, Preset

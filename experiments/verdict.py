@@ -1,7 +1,7 @@
 """Is the adjoint of a coarse step what spoilt training? `python experiments/verdict.py STUDY`.
 
-Applies the rule of section3/coarse_adjoint.py to the runs of `study.py --preset coarse-adjoint`, in their
-folder or in the JSON file made of it.
+Applies the rule of section3/coarse_adjoint.py to the runs of `study.py --preset coarse-adjoint`,
+in their folder or in the JSON file made of it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from experiments.harness.command import guard
-from experiments.harness.flags import ConfigError
+from experiments.harness.errors import ConfigError
 from experiments.section3 import coarse_adjoint, collect
 
 

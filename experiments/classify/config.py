@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal
 from tyro.conf import arg
 
 from experiments.harness import flags
-from experiments.harness.flags import ConfigError as ConfigError
 from experiments.harness.flags import to_json as to_json
 
 EXAMPLES = """examples:

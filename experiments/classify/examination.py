@@ -7,7 +7,6 @@ noise, shifted and turned. Writes examined.json into the run's folder. --quick t
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,12 +19,14 @@ from numpy import ndarray
 from rich.console import Console
 
 from experiments.classify import config as configuration
-from experiments.classify.config import Config, ConfigError
+from experiments.classify.config import Config
 from experiments.classify.resolve import learner_arguments, resolve
 from experiments.classify.training import load_checkpoint
-from experiments.harness.command import RunFailedError, guard, say
+from experiments.harness import frameworks
+from experiments.harness.command import guard, say
+from experiments.harness.errors import ConfigError, RunError, RunFailedError
 from experiments.harness.flags import complaints
-from experiments.harness.run_folder import RunError, RunFolder
+from experiments.harness.run_folder import RunFolder
 from experiments.images import sources
 
 TOLERANCES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
@@ -137,7 +138,7 @@ def change(images: Images, kind: str, amount: float) -> Images:
 
 def trained(config: Config, folder: RunFolder, **changes: Any) -> Any:
     """The run's learner with its last weights and some arguments changed."""
-    framework = importlib.import_module(f"{config.model.framework}_node.train")
+    framework = frameworks.module(config.model.framework, "train")
     with complaints():
         learner = framework.Learner(**learner_arguments(config) | changes)
     load_checkpoint(learner, folder.last)
@@ -156,7 +157,7 @@ def _run_solver(
         config, folder, solver=solver, rtol=tolerance, atol=tolerance, step_size=step,
         max_steps=1024,
     )  # fmt: skip
-    solve = importlib.import_module(f"{config.model.framework}_node.solve")
+    solve = frameworks.module(config.model.framework, "solve")
     try:
         parts = list(_logits(learner.predict, dataset, config))
         images, labels = next(dataset.test_batches(config.training.batch_size))

@@ -7,7 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.classify.config import Config, ConfigError, Solver, Training, parse
+from experiments.classify.config import Config, Solver, Training, parse
+from experiments.harness.errors import ConfigError
 from experiments.harness.flags import at_least, at_least_zero, check_seed, positive
 
 # A resumed run may change these: they do not change what is computed, or (epochs) say how long.

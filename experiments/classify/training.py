@@ -5,7 +5,6 @@ A framework comes in as its `train` module (`Learner`, `NonFiniteLossError`) and
 
 from __future__ import annotations
 
-import importlib
 import math
 import resource
 import statistics
@@ -22,9 +21,9 @@ from rich.console import Console
 from experiments.classify import config as configuration
 from experiments.classify import curves
 from experiments.classify.config import Config
-from experiments.harness import progress
-from experiments.harness.command import RunFailedError
-from experiments.harness.run_folder import RunError, RunFolder, selected_checkpoint
+from experiments.harness import frameworks, progress
+from experiments.harness.errors import RunError, RunFailedError
+from experiments.harness.run_folder import RunFolder, selected_checkpoint
 from experiments.harness.schedule import learning_rate
 from experiments.images import sources
 
@@ -40,7 +39,7 @@ def train(
     console: Console,
 ) -> None:
     """Train from the last saved epoch to the last one asked for; write and print the results."""
-    solve = importlib.import_module(f"{config.model.framework}_node.solve")
+    solve = frameworks.module(config.model.framework, "solve")
     failures = (framework.NonFiniteLossError, solve.SolveError)
     rows = folder.rewind()
     begin(folder, learner, config)

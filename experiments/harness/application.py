@@ -7,7 +7,6 @@ and a stopped run goes on with the numbers of an unbroken one.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import os
 import shlex
 import statistics
@@ -22,10 +21,12 @@ from rich.console import Console
 from tyro.conf import arg
 
 from experiments.classify.training import load_checkpoint, steady_seconds, stop
-from experiments.harness import flags, progress
-from experiments.harness.command import RunFailedError, say
-from experiments.harness.flags import ConfigError
-from experiments.harness.run_folder import RunFolder, default_folder, environment, write_atomic
+from experiments.harness import flags, frameworks, progress
+from experiments.harness.command import say
+from experiments.harness.errors import ConfigError, RunFailedError
+from experiments.harness.files import write_atomic
+from experiments.harness.provenance import environment, short
+from experiments.harness.run_folder import RunFolder, default_folder
 from experiments.harness.schedule import learning_rate
 
 Config = TypeVar("Config")
@@ -106,11 +107,6 @@ def parse(
     return config, folder
 
 
-def framework_module(framework: str, name: str) -> Any:
-    """`jax_node.<name>` or its twin `torch_node.<name>`."""
-    return importlib.import_module(f"{framework}_node.{name}")
-
-
 def learner(module: Any, config: Any, *arguments: Any, **options: Any) -> Any:
     """`module.learner` with these and the flags of `Backend`, `ConfigError` if it refuses them."""
     model = config.model
@@ -180,7 +176,7 @@ def train(
     (lower is better) among them. `line` words a row. Raises `RunFailedError`.
     """
     training: Training = config.training
-    learn = framework_module(config.model.framework, "learn")
+    learn = frameworks.module(config.model.framework, "learn")
     failures = (learn.NonFiniteLossError, learn.SolveError)
     rows = folder.rewind()
     load_checkpoint(learner, folder.last)
@@ -240,13 +236,11 @@ def write_summary(folder: RunFolder, summary: dict[str, Any], text: str) -> None
     folder.write_json("summary.json", summary)
     config = folder.read_json("config.json")
     commands = "; ".join(f"`{command}`" for command in config["commands"])
-    commit = config["git_commit"] or "none"
-    commit = commit[:10] + ("-dirty" if commit.endswith("-dirty") else "")
     footer = (
         f"\n{commands}: seed {config['flags']['training']['seed']}, {summary['epochs']} epochs, "
         f"{summary['seconds_total']:.0f} s on {summary['device']} (load average "
         f"{os.getloadavg()[2]:.0f} on {os.cpu_count()} cores), "
-        f"{summary['parameters']:,} parameters, commit {commit}.\n"
+        f"{summary['parameters']:,} parameters, commit {short(config['git_commit'])}.\n"
     )
     write_atomic(folder.path / "summary.md", text + footer)
 

@@ -11,13 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from experiments.harness import malloc
-from experiments.harness.flags import ConfigError
-from experiments.harness.run_folder import RunError
-from experiments.images.idx import DataError
-
-
-class RunFailedError(RuntimeError):
-    """Training or evaluation came to an end that no flag check could foresee; one sentence."""
+from experiments.harness.errors import ConfigError, DataError, RunError, RunFailedError
 
 
 def guard(

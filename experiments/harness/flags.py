@@ -18,11 +18,9 @@ from typing import Any, TypeVar
 
 import tyro
 
+from experiments.harness.errors import ConfigError
+
 Flags = TypeVar("Flags")
-
-
-class ConfigError(ValueError):
-    """A flag that cannot be used as given; the message is one sentence for the user."""
 
 
 def parse(prog: str, examples: str, arguments: Sequence[str], default: Flags) -> Flags:

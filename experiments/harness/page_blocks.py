@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.harness.run_folder import write_atomic
+from experiments.harness.files import write_atomic
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,27 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import fcntl
-import importlib.metadata
 import json
 import math
-import os
-import platform
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from filelock import AcquireReturnProxy
 
-class RunError(ValueError):
-    """A run folder that cannot be used as asked; the message is one sentence for the user."""
+from experiments.harness.errors import RunError
+from experiments.harness.files import lock_folder, sync_tree, write_atomic
 
 
 class RunFolder:
     """One run's folder, locked against other processes while it is open."""
 
-    def __init__(self, path: Path, lock: TextIO, index: dict[str, Any]):
+    def __init__(self, path: Path, lock: AcquireReturnProxy, index: dict[str, Any]):
         self.path = path
         self._lock = lock
         self._index = index
@@ -78,7 +74,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Release the lock."""
-        self._lock.close()
+        self._lock.lock.release()
 
     @property
     def epoch(self) -> int:
@@ -167,7 +163,7 @@ class RunFolder:
         shutil.rmtree(path, ignore_errors=True)
         with self._writing():
             save(path)
-            _sync_tree(path)
+            sync_tree(path)
         return path
 
     @contextlib.contextmanager
@@ -211,75 +207,10 @@ def selected_checkpoint(path: Path) -> Path:
         raise RunError(f"{path} holds no run with a checkpoint.") from None
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Replace `path` by `text`: whoever reads it sees the old or the new content, never a part."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    _sync(path.parent)
-
-
-def lock_folder(path: Path) -> TextIO:
-    """Lock a folder until the file returned is closed; `RunError` if another process has it."""
-    file = (path / ".lock").open("a+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        owner = file.read().strip() or "unknown"
-        file.close()
-        raise RunError(f"{path} is in use by process {owner}; wait for it to end.") from None
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    return file
-
-
 def default_folder(dataset: str, model: str, framework: str, seed: int) -> Path:
     """`runs/mnist-odenet-jax-seed0-20250131-120000` in the current folder."""
     time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     return Path("runs") / f"{dataset.replace('_', '-')}-{model}-{framework}-seed{seed}-{time}"
-
-
-def environment(packages: dict[str, str]) -> dict[str, Any]:
-    """What a reader needs to repeat a run: versions of Python and packages, machine, git commit."""
-    versions = {"python": platform.python_version(), "numpy": importlib.metadata.version("numpy")}
-    return {
-        "versions": versions | packages,
-        "platform": platform.platform(),
-        "cpu_count": os.cpu_count(),
-        "git_commit": git_commit(Path(__file__).parent),
-    }
-
-
-def git_commit(folder: Path) -> str | None:
-    """Commit of the work tree that `folder` is in, `-dirty` if changed; None outside of git."""
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        done = subprocess.run(
-            [*command, "--exclude", "*"], capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip() or None
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync_tree(path: Path) -> None:
-    for folder, _, files in os.walk(path):
-        for name in files:
-            _sync(Path(folder) / name)
-        _sync(Path(folder))
 
 
 def _finite(value: Any) -> Any:

@@ -14,15 +14,13 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 from numpy import ndarray
 
+from experiments.harness.errors import DataError
+
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
 UINT8 = 8
-
-
-class DataError(ValueError):
-    """Data that cannot be found, read or trusted; the message is one sentence for the user."""
 
 
 def read_split(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy import ndarray
 from PIL import Image, UnidentifiedImageError
 
-from experiments.images.idx import DataError
+from experiments.harness.errors import DataError
 
 SIDE = 28
 INK = 0.25  # of the strongest ink: weaker is paper

@@ -20,7 +20,8 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from numpy import ndarray
 
-from experiments.images.idx import FILES, DataError, locate, read_split
+from experiments.harness.errors import DataError
+from experiments.images.idx import FILES, locate, read_split
 
 Source = Literal["tfds", "idx", "embedded"]
 TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}

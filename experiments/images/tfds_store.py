@@ -8,7 +8,6 @@ Importing this module imports tensorflow_datasets.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import shutil
@@ -20,10 +19,12 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
+from filelock import FileLock
 from jaxtyping import Int, UInt8
 from numpy import ndarray
 
-from experiments.images.idx import FILES, DataError, read_split
+from experiments.harness.errors import DataError
+from experiments.images.idx import FILES, read_split
 
 Split = tuple[UInt8[ndarray, "n 28 28 1"], Int[ndarray, " n"]]
 Splits = dict[str, Split]  # "train" and "test"
@@ -185,14 +186,13 @@ def _exclusive(folder: Path) -> Iterator[None]:
     """Hold the lock of one set while it is looked up and prepared."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
+        lock = FileLock(folder / ".lock").acquire()
     except OSError as error:
         raise DataError(
             f"the data folder {folder} cannot be written ({error.strerror}); "
             "choose another with --tfds-dir."
         ) from None
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             yield
         except OSError as error:

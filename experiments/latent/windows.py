@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from experiments.images.idx import DataError
+from experiments.harness.errors import DataError
 from experiments.series.series import Series
 
 UNITS = 6.0  # of model time in the observed stretch of a real series; a spiral's has 3.7

@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from experiments.harness.flags import ConfigError
-from experiments.harness.run_folder import RunError
+from experiments.harness.errors import ConfigError, RunError
 from experiments.section3 import grid
 from experiments.section3.cells import Cell
 

@@ -8,7 +8,7 @@ import statistics
 from pathlib import Path
 
 from experiments.harness import page_blocks
-from experiments.harness.flags import ConfigError
+from experiments.harness.errors import ConfigError
 from experiments.section3 import grid
 from experiments.section3.intervals import interval, statement
 from experiments.section3.tables import (

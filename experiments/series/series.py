@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from experiments.images.idx import DataError
+from experiments.harness.errors import DataError
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from tyro.conf import arg
 from experiments.harness import flags
 from experiments.harness.application import table
 from experiments.harness.command import guard
-from experiments.harness.run_folder import environment, write_atomic
+from experiments.harness.files import write_atomic
+from experiments.harness.provenance import environment, short
 from experiments.series.series import Series
 from experiments.trajectories import shooting
 
@@ -65,8 +66,7 @@ def run(arguments: list[str], console: Console) -> None:
     if config.out and not config.out.is_dir():
         raise flags.ConfigError(f"--out {config.out} is no folder; make it first.")
     text = clocks(config) + "\n" + padding(config)
-    commit = str(environment({})["git_commit"])
-    commit = commit[:10] + ("-dirty" if commit.endswith("-dirty") else "")
+    commit = short(environment({})["git_commit"])
     text += f"\n`python experiments/{PROG}`: seed 0, float32, commit {commit}.\n"
     console.print(text, highlight=False, soft_wrap=True, markup=False)
     if config.out:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from experiments.images.idx import DataError
+from experiments.harness.errors import DataError
 from experiments.series.series import Series
 
 Predict = Callable[[ndarray, ndarray], ndarray]

@@ -11,7 +11,7 @@ import numpy as np
 from tyro.conf import arg
 
 from experiments.harness import flags
-from experiments.harness.flags import ConfigError
+from experiments.harness.errors import ConfigError
 from experiments.series.series import Series, lynx_hare, read_csv
 from experiments.trajectories import shooting
 from experiments.trajectories.systems import SYSTEMS, sample

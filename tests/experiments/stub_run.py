@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 from experiments.harness import run_folder
-from experiments.harness.run_folder import RunError, RunFolder
+from experiments.harness.errors import RunError
+from experiments.harness.run_folder import RunFolder
 
 
 def save(path):

@@ -11,8 +11,8 @@ from PIL import Image
 
 from experiments import mnist, predict
 from experiments.classify import movie
+from experiments.harness.errors import DataError
 from experiments.images import image_file
-from experiments.images.idx import DataError
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 
 from experiments import report
 from experiments.harness.document import Heading, Picture, Table, Text, markdown, page
-from experiments.harness.flags import ConfigError
+from experiments.harness.errors import ConfigError
 from experiments.section3 import findings, grid, tables
 from experiments.section3.collect import collect, load
 

@@ -6,7 +6,10 @@ import sys
 import pytest
 
 from experiments.harness import run_folder
-from experiments.harness.run_folder import RunError, RunFolder, git_commit, write_atomic
+from experiments.harness.errors import RunError
+from experiments.harness.files import write_atomic
+from experiments.harness.provenance import git_commit
+from experiments.harness.run_folder import RunFolder
 
 
 def row(epoch, test_error):
@@ -139,7 +142,8 @@ def test_two_processes_on_one_folder(tmp_path):
     run = RunFolder.create(tmp_path / "run", {})
     program = (
         "import sys; from pathlib import Path\n"
-        "from experiments.harness.run_folder import RunFolder, RunError\n"
+        "from experiments.harness.errors import RunError\n"
+        "from experiments.harness.run_folder import RunFolder\n"
         "try: RunFolder.open(Path(sys.argv[1]))\n"
         "except RunError as error: print(error)"
     )

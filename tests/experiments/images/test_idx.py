@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from experiments.images.idx import DataError, read_idx, read_split
+from experiments.harness.errors import DataError
+from experiments.images.idx import read_idx, read_split
 
 from ..conftest import idx_bytes
 

@@ -18,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from experiments.harness.errors import DataError
 from experiments.images import sources, tfds_store
-from experiments.images.idx import FILES, DataError
+from experiments.images.idx import FILES
 
 from ..conftest import idx_bytes, write_idx_folder
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.images.idx import DataError
+from experiments.harness.errors import DataError
 from experiments.latent import spirals, windows
 from experiments.latent.predictions import coverage, rmse
 from experiments.latent.windows import Observed, pack, padding

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.images.idx import DataError
+from experiments.harness.errors import DataError
 from experiments.series.series import Series, lynx_hare, read_csv
 from experiments.trajectories import shooting, sindy
 from experiments.trajectories.systems import SYSTEMS, sample

@@ -1,0 +1,50 @@
+"""Files that are whole or not there, and folders that one process has at a time."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from filelock import AcquireReturnProxy, FileLock, Timeout
+
+from experiments.harness.errors import RunError
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Replace `path`: whoever reads it sees the old or the new content, never a part of either."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    sync(path.parent)
+
+
+def lock_folder(path: Path) -> AcquireReturnProxy:
+    """Lock a folder until what is returned is left as a context; `RunError` if it is taken."""
+    file = path / ".lock"
+    try:
+        lock = FileLock(file).acquire(blocking=False)
+    except Timeout:
+        owner = file.read_text().strip() or "unknown"
+        raise RunError(f"{path} is in use by process {owner}; wait for it to end.") from None
+    file.write_text(str(os.getpid()))
+    return lock
+
+
+def sync(path: Path) -> None:
+    """Have a file or a folder's entries on the disk before anything that is written later."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """`sync` of everything in a folder."""
+    for path, _, names in os.walk(folder):
+        for name in names:
+            sync(Path(path) / name)
+        sync(Path(path))
