@@ -16,9 +16,10 @@ from numpy import ndarray
 from rich.console import Console
 from tyro.conf import arg
 
-from experiments.classify.curves import BLUE, ORANGE
 from experiments.harness import application, figures, flags, frameworks
 from experiments.harness.command import guard, say
+from experiments.harness.figures import BLUE, ORANGE
+from experiments.harness.markdown import table
 from experiments.harness.run_folder import RunFolder
 
 PROG = "augmented.py"
@@ -157,7 +158,7 @@ def train(
         for key, name in NAMES.items()
     ]  # fmt: skip
     headers = ["dopri5 at 1e-5", "cross-entropy", "test error", "NFE, first epoch", "NFE, last"]
-    text = f"{title}.\n\n{application.table(headers, body)}"
+    text = f"{title}.\n\n{table(headers, body)}"
     paths = learner.apply(module.paths, x=test["x"][:400], ts=np.linspace(0, 1, 16))
     draw_paths(folder.path, dict(zip(NAMES.values(), paths, strict=True)), test["label"][:400])
     kept = {key: value for key, value in last.items() if "_" in key and "seconds" not in key}
@@ -196,7 +197,7 @@ def draw_paths(
             axis.set_title(f"{name}, t = {at / (count - 1):.2f}", fontsize=9)
 
     figures.animation(folder / "flow.gif", figure, frame, count)
-    figures.still(folder / "end.png", figure)
+    figures.save(folder / "end.png", figure)
 
 
 def line(row: dict[str, Any], epochs: int) -> str:

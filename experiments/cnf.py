@@ -15,6 +15,7 @@ from tyro.conf import arg
 from experiments.flows import densities, pictures
 from experiments.harness import application, flags, frameworks
 from experiments.harness.command import guard, say
+from experiments.harness.markdown import table
 from experiments.harness.run_folder import RunFolder
 
 PROG = "cnf.py"
@@ -240,7 +241,7 @@ def compare_densities(
     pictures.flow(folder.path / "flow.gif", dict(zip(names[:2], paths, strict=True)), ts)
     headers = ["negative log-likelihood, nats", "test", "integral of the density"]
     results = {"nll": {**nll, "true density": least}, "mass": mass}
-    return results, application.table([*headers, "above the true value"], body)
+    return results, table([*headers, "above the true value"], body)
 
 
 def compare_table(
@@ -261,7 +262,7 @@ def compare_table(
     nll["normal distribution"] = float(-np.mean(densities.gaussian(samples.rows, samples.test)))
     body.append(["normal distribution, full covariance", nll["normal distribution"], "-"])
     headers = ["negative log-likelihood, nats", "test", "epoch, best on the validation rows"]
-    return {"nll": nll}, application.table(headers, body)
+    return {"nll": nll}, table(headers, body)
 
 
 def line(row: dict[str, Any], epochs: int) -> str:

@@ -16,6 +16,7 @@ from tyro.conf import arg
 from experiments.harness import application, flags, frameworks
 from experiments.harness.command import guard, say
 from experiments.harness.errors import ConfigError
+from experiments.harness.markdown import table
 from experiments.harness.run_folder import RunFolder
 from experiments.series.series import Series
 from experiments.trajectories import pictures, shooting, sindy, task
@@ -178,7 +179,7 @@ def train(
     }
     titles = [test.title for test in tests]
     body = [[name, *(found[t] for t in titles)] for name, found in results.items()]
-    text = application.table(["RMSE, in deviations of the data", *titles], body)
+    text = table(["RMSE, in deviations of the data", *titles], body)
     pictures.phase(folder.path / "phase.png", config, problem, series, tests, predict, slope)
     pictures.animate(folder.path / "training.gif", frames, len(rows), series)
     application.write_summary(folder, summary, f"{title}.\n\n{text}")

@@ -15,11 +15,12 @@ from rich.console import Console
 from experiments.classify import config as configuration
 from experiments.classify.config import Config
 from experiments.classify.resolve import FREE_ON_RESUME, learner_arguments, resolve
-from experiments.classify.training import evaluate, load_checkpoint, train
+from experiments.classify.training import evaluate, train
 from experiments.harness import frameworks, workers
 from experiments.harness.command import guard, say
 from experiments.harness.errors import ConfigError, RunError, RunFailedError
 from experiments.harness.flags import check_resumed, complaints
+from experiments.harness.loop import load_checkpoint
 from experiments.harness.provenance import environment
 from experiments.harness.run_folder import RunFolder, default_folder
 from experiments.images import sources

@@ -18,10 +18,10 @@ from experiments.classify import config as configuration
 from experiments.classify import movie
 from experiments.classify.config import Config
 from experiments.classify.resolve import resolve
-from experiments.classify.training import load_checkpoint
 from experiments.harness import frameworks
 from experiments.harness.command import guard
 from experiments.harness.errors import ConfigError, RunError, RunFailedError
+from experiments.harness.loop import load_checkpoint
 from experiments.images import image_file, sources
 from experiments.mnist import build_learner
 

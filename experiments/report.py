@@ -15,9 +15,9 @@ from pathlib import Path
 from rich.console import Console
 
 from experiments.harness.command import guard, say
-from experiments.harness.document import Block, Heading, Picture, Table, Text, markdown, page
 from experiments.harness.errors import ConfigError, RunError
 from experiments.harness.files import write_atomic
+from experiments.harness.markdown import Block, Heading, Picture, Table, Text, markdown, page
 from experiments.harness.provenance import short
 from experiments.section3 import figures, findings, grid, tables
 from experiments.section3.collect import load

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-BLUE, ORANGE = "#1f5f99", "#d9772b"
+from experiments.harness.figures import BLUE, ORANGE, bare, save
 
 
 def plot_curves(rows: Sequence[dict[str, Any]], title: str, path: Path) -> None:
     """Draw training loss, test error and NFE against the epoch, from rows of metrics.jsonl.
 
-    `title` may have several lines. NFE is left out where nothing was evaluated (a ResNet). The
-    file at `path` is replaced as a whole.
+    `title` may have several lines. NFE is left out where nothing was evaluated (a ResNet).
     """
     with_nfe = any(row["nfe_forward"] for row in rows)
     panels = 3 if with_nfe else 2
@@ -40,9 +38,7 @@ def plot_curves(rows: Sequence[dict[str, Any]], title: str, path: Path) -> None:
         axes[2].set_ylim(bottom=0)
         axes[2].legend(frameon=False)
     figure.suptitle(title, fontsize=9)
-    temporary = path.with_name(f".{path.name}.tmp")
-    figure.savefig(temporary, format="png")
-    os.replace(temporary, path)
+    save(path, figure)
 
 
 def _line(
@@ -55,5 +51,4 @@ def _line(
         axis.plot(*zip(*known, strict=True), marker="o", markersize=3.5, color=color, label=label)
     axis.set_xlabel("epoch")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(alpha=0.25, linewidth=0.6)
+    bare(axis)

@@ -21,11 +21,11 @@ from rich.console import Console
 from experiments.classify import config as configuration
 from experiments.classify.config import Config
 from experiments.classify.resolve import learner_arguments, resolve
-from experiments.classify.training import load_checkpoint
 from experiments.harness import frameworks
 from experiments.harness.command import guard, say
 from experiments.harness.errors import ConfigError, RunError, RunFailedError
 from experiments.harness.flags import complaints
+from experiments.harness.loop import load_checkpoint
 from experiments.harness.run_folder import RunFolder
 from experiments.images import sources
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.animation import FuncAnimation, PillowWriter
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy import ndarray
 
-from experiments.classify.curves import BLUE, ORANGE
+from experiments.harness.figures import BLUE, ORANGE, animation
 
 SECONDS = 5
 
@@ -47,7 +44,6 @@ def animate(
 ) -> None:
     """Draw `states` `[times, height, width, channels]` and `probabilities` `[times, 10]`."""
     figure = Figure(figsize=(8.4, 2.9), dpi=80, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(1, 3, width_ratios=(1, 1, 1.5))
     axes[0].imshow(image, cmap="gray", vmin=0, vmax=255)
     axes[0].set_title("image", fontsize=9)
@@ -64,13 +60,10 @@ def animate(
     axes[2].set_title(f"{names[chosen]} (orange), the other classes", fontsize=9)
     axes[2].spines[["top", "right"]].set_visible(False)
 
-    def draw(frame: int) -> list:
+    def draw(frame: int) -> None:
         shown.set_data(colours[frame])
         axes[1].set_title(f"state at t = {times[frame]:.2f}, by PCA", fontsize=9)
         now.set_xdata([times[frame]] * 2)
-        return []
 
-    temporary = path.with_name(f".{path.name}")
-    fps = max(1, round(len(times) / SECONDS))
-    FuncAnimation(figure, draw, frames=len(times)).save(temporary, writer=PillowWriter(fps=fps))
-    os.replace(temporary, path)
+    milliseconds = min(1000, round(1000 * SECONDS / len(times)))
+    animation(path, figure, draw, len(times), milliseconds=milliseconds)

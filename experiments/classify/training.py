@@ -11,7 +11,6 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -19,10 +18,11 @@ import numpy as np
 from rich.console import Console
 
 from experiments.classify import config as configuration
-from experiments.classify import curves
+from experiments.classify import curves, summary
 from experiments.classify.config import Config
 from experiments.harness import frameworks, progress
 from experiments.harness.errors import RunError, RunFailedError
+from experiments.harness.loop import load_checkpoint, steady_seconds, stop
 from experiments.harness.run_folder import RunFolder, selected_checkpoint
 from experiments.harness.schedule import learning_rate
 from experiments.images import sources
@@ -51,7 +51,9 @@ def train(
     # Always the same images, whatever the seed.
     checked = next(dataset.epoch_batches(0, 0, min(CHECKED, len(dataset.train_labels)), False))
     select = config.training.select
-    with progress.TrainingProgress(epochs, folder.epoch, steps, console) as bar:
+    with progress.TrainingProgress(
+        epochs, folder.epoch, steps, console, status=summary.step_status, line=summary.epoch_line
+    ) as bar:
         for epoch in range(folder.epoch + 1, epochs + 1):
             done: list[dict[str, float]] = []
             checks: list[dict[str, float]] = []
@@ -95,10 +97,10 @@ def train(
     if folder.best != folder.last:
         load_checkpoint(learner, folder.best)
     folder.write_json("predictions.json", predictions(learner, dataset, batch_size))
-    summary = summarise_run(folder, learner, dataset, config, rows)
-    folder.write_json("summary.json", summary)
+    results = summarise_run(folder, learner, dataset, config, rows)
+    folder.write_json("summary.json", results)
     curves.plot_curves(rows, title, folder.path / "curves.png")
-    progress.print_summary(console, summary)
+    summary.print_summary(console, results)
 
 
 def begin(folder: RunFolder, learner: Any, config: Config) -> None:
@@ -154,27 +156,6 @@ def predictions(learner: Any, dataset: sources.Dataset, batch_size: int) -> dict
     return {"predicted": digits(np.concatenate(found)), "true": digits(dataset.test_labels)}
 
 
-def load_checkpoint(learner: Any, path: Path | None) -> None:
-    """Restore a checkpoint; `RunError` if it is damaged or another model's."""
-    if path is None:
-        return
-    try:
-        learner.load(path.absolute())
-    except ValueError as error:
-        raise RunError(f"{path} does not fit this run: {error}") from None
-
-
-def stop(folder: RunFolder, learner: Any, epoch: int, step: int, error: Exception) -> str:
-    """Save the last good state of a run that failed; returns the sentence to end it with."""
-    path = folder.save_stopped(epoch, step, learner.save)
-    message = (
-        f"epoch {epoch}, step {step + 1} failed: {str(error).rstrip('.')}; "
-        f"{folder.epoch} finished epoch(s) are kept, and the last good state is in {path}."
-    )
-    folder.write_json("summary.json", {"failed": message, "epochs": folder.epoch})
-    return message
-
-
 def summarise_steps(steps: list[dict[str, float]]) -> dict[str, float]:
     """Means over an epoch's training steps, under the names of metrics.jsonl."""
     names = {
@@ -190,13 +171,6 @@ def summarise_steps(steps: list[dict[str, float]]) -> dict[str, float]:
     if "reconstruction" in steps[0]:  # one step that came back nowhere near would be the mean
         means["reconstruction"] = statistics.median(step["reconstruction"] for step in steps)
     return means
-
-
-def steady_seconds(seconds: list[float], compiling: bool) -> float:
-    """Time of an epoch's steps; a first step that compiles counts as the median of the others."""
-    if compiling and len(seconds) > 1:
-        return statistics.median(seconds[1:]) + sum(seconds[1:])
-    return sum(seconds)
 
 
 def summarise_run(

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy import ndarray
 
-from experiments.classify.curves import BLUE
 from experiments.harness import figures
+from experiments.harness.figures import BLUE
 
 VISIBLE = 4.0
 
@@ -33,7 +33,7 @@ def densities(path: Path, fields: Mapping[str, ndarray], box: float, count: int)
         )  # fmt: skip
         axis.set(title=name, xlim=(-VISIBLE, VISIBLE), ylim=(-VISIBLE, VISIBLE))
         axis.set_axis_off()
-    figures.still(path, figure)
+    figures.save(path, figure)
 
 
 def flow(path: Path, paths: Mapping[str, ndarray], ts: ndarray) -> None:

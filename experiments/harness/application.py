@@ -20,11 +20,11 @@ import numpy as np
 from rich.console import Console
 from tyro.conf import arg
 
-from experiments.classify.training import load_checkpoint, steady_seconds, stop
 from experiments.harness import flags, frameworks, progress
 from experiments.harness.command import say
 from experiments.harness.errors import ConfigError, RunFailedError
 from experiments.harness.files import write_atomic
+from experiments.harness.loop import load_checkpoint, steady_seconds, stop
 from experiments.harness.provenance import environment, short
 from experiments.harness.run_folder import RunFolder, default_folder
 from experiments.harness.schedule import learning_rate
@@ -243,13 +243,6 @@ def write_summary(folder: RunFolder, summary: dict[str, Any], text: str) -> None
         f"{summary['parameters']:,} parameters, commit {short(config['git_commit'])}.\n"
     )
     write_atomic(folder.path / "summary.md", text + footer)
-
-
-def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A Markdown table; floats with four significant digits."""
-    text = lambda cell: f"{cell:.4g}" if isinstance(cell, float) else str(cell)
-    lines = [headers, ["---"] * len(headers), *rows]
-    return "".join(f"| {' | '.join(map(text, line))} |\n" for line in lines)
 
 
 def _status(metrics: dict[str, float]) -> str:

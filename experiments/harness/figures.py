@@ -2,40 +2,51 @@
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-COLOURS = 64
+from experiments.harness.files import write_atomic
+
+BLUE, ORANGE, GREEN, GREY = "#1f5f99", "#d9772b", "#3b8a4c", "#999999"
+COLOURS = 128
 
 
-def still(path: Path, figure: Figure) -> None:
-    """Write a figure as PNG, replacing the file at `path` as a whole."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    _image(figure).save(temporary, format="png", optimize=True)
-    os.replace(temporary, path)
+def save(path: Path, figure: Figure) -> None:
+    """Write a figure as PNG; the same figure gives the same file."""
+    _write(path, _image(figure), format="png", optimize=True)
 
 
-def animation(path: Path, figure: Figure, draw: Callable[[int], None], frames: int) -> None:
-    """Write the figure as `draw(0)`, `draw(1)`, ... leave it as a GIF that rests on its last frame.
-
-    The file at `path` is replaced as a whole.
-    """
+def animation(
+    path: Path,
+    figure: Figure,
+    draw: Callable[[int], None],
+    frames: int,
+    *,
+    milliseconds: int = 200,
+) -> None:
+    """Write the figure as `draw(0)`, `draw(1)`, ... leave it as a GIF that rests on its last."""
     images = []
     for frame in range(frames):
         draw(frame)
         images.append(_image(figure))
-    temporary = path.with_name(f".{path.name}.tmp")
-    images[0].save(
-        temporary, format="gif", save_all=True, append_images=images[1:], loop=0,
-        duration=[200] * (frames - 1) + [1500],
+    _write(
+        path, images[0], format="gif", save_all=True, append_images=images[1:], loop=0,
+        duration=[milliseconds] * (frames - 1) + [1500],
     )  # fmt: skip
-    os.replace(temporary, path)
+
+
+def bare(axis: Axes) -> None:
+    """Leave the frame's two sides without numbers out, and draw a faint grid."""
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(alpha=0.25, linewidth=0.6)
 
 
 def _image(figure: Figure) -> Image.Image:
@@ -43,3 +54,9 @@ def _image(figure: Figure) -> Image.Image:
     canvas.draw()
     image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     return image.quantize(COLOURS, dither=Image.Dither.NONE)
+
+
+def _write(path: Path, image: Image.Image, **options: Any) -> None:
+    buffer = io.BytesIO()
+    image.save(buffer, **options)
+    write_atomic(path, buffer.getvalue())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
+import numpy as np
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from experiments.harness.errors import RunError
@@ -19,6 +21,13 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         os.fsync(file.fileno())
     os.replace(temporary, path)
     sync(path.parent)
+
+
+def save_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """Write arrays as an npz file, whole or not at all."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    write_atomic(path, buffer.getvalue())
 
 
 def lock_folder(path: Path) -> AcquireReturnProxy:

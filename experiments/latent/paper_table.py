@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.harness import application, page_blocks
+from experiments.harness import page_blocks
+from experiments.harness.markdown import table
 from experiments.latent.predictions import PAPER
 
 
@@ -53,5 +54,4 @@ def compare(summaries: Sequence[dict[str, Any]]) -> str:
         body.append([name, *(PAPER[n][at] for n in counts)])
     headers = ["RMSE at 100 times beyond", *(f"{n} of 100 observed" for n in counts)]
     sizes = "; ".join(s["data"] for s in summaries)
-    table = application.table(headers, body)
-    return f"{table}\nRuns: {sizes}. Seconds: {seconds}, on a shared machine.\n"
+    return f"{table(headers, body)}\nRuns: {sizes}. Seconds: {seconds}, on a shared machine.\n"

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.animation import FuncAnimation, PillowWriter
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy import ndarray
 
-from experiments.classify.curves import BLUE, ORANGE
+from experiments.harness import figures
+from experiments.harness.figures import BLUE, GREEN, GREY, ORANGE
+from experiments.harness.files import save_arrays
 from experiments.latent.predictions import SAMPLES, Trained
 from experiments.latent.windows import Problem
 
-GREY, GREEN = "#999999", "#3b8a4c"
 SHOWN = "ODE-RNN"  # the encoder of all pictures
 POINTS = 120
 
@@ -93,10 +91,7 @@ def save_frame(path: Path, model: Trained) -> None:
     forward, backward = _ahead(model.problem)
     ask = {"on": np.tile(forward[::2], (len(test.observed), 1))}
     found = model.sample(test.observed, ask, 8)[SHOWN]["on"]
-    temporary = path.with_name(f".{path.name}")
-    with temporary.open("wb") as file:
-        np.savez(file, found=found, times=forward[::2])
-    os.replace(temporary, path)
+    save_arrays(path, found=found, times=forward[::2])
 
 
 def animate(path: Path, frames: Path, epochs: int, problem: Problem) -> None:
@@ -104,12 +99,11 @@ def animate(path: Path, frames: Path, epochs: int, problem: Problem) -> None:
     test, plane = problem.test[:2], len(problem.names) == 2
     count = len(test.observed)
     figure = Figure(figsize=(2.9 * count, 2.9), dpi=70, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(1, count, squeeze=False)[0]
 
-    def draw(epoch: int) -> list:
-        with np.load(frames / f"{epoch:04d}.npz") as frame:
-            found, times = frame["found"] * problem.deviation, frame["times"] * problem.scale
+    def draw(frame: int) -> None:
+        with np.load(frames / f"{frame + 1:04d}.npz") as kept:
+            found, times = kept["found"] * problem.deviation, kept["times"] * problem.scale
         for i, axis in enumerate(axes):
             axis.clear()
             for sample in found[:, i]:
@@ -129,13 +123,9 @@ def animate(path: Path, frames: Path, epochs: int, problem: Problem) -> None:
                 _limit(axis.set_xlim, truth[:, 0] * problem.deviation[0])
             _limit(axis.set_ylim, truth[:, plane * 1] * problem.deviation[plane * 1])
             axis.tick_params(labelsize=6)
-        axes[0].set_title(f"epoch {epoch}", fontsize=8)
-        return []
+        axes[0].set_title(f"epoch {frame + 1}", fontsize=8)
 
-    animation = FuncAnimation(figure, draw, frames=range(1, epochs + 1))
-    temporary = path.with_name(f".{path.name}")
-    animation.save(temporary, writer=PillowWriter(fps=4))
-    os.replace(temporary, path)
+    figures.animation(path, figure, draw, epochs)
 
 
 def _ahead(problem: Problem) -> tuple[ndarray, ndarray]:
@@ -175,6 +165,4 @@ def _limit(setter: Any, values: ndarray) -> None:
 def _save(figure: Figure, path: Path) -> None:
     for axis in figure.axes:
         axis.spines[["top", "right"]].set_visible(False)
-    temporary = path.with_name(f".{path.name}.tmp")
-    figure.savefig(temporary, format="png")
-    os.replace(temporary, path)
+    figures.save(path, figure)

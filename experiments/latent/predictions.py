@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from experiments.harness import application
+from experiments.harness.markdown import table
 from experiments.latent import spirals, windows
 from experiments.latent.windows import Observed, Problem, Test
 from experiments.series.mauna_loa import harmonics
@@ -149,7 +149,7 @@ def text(problem: Problem, config: Any, results: dict[str, Any]) -> str:
     noise = ", ".join(f"{np.mean(v):.3g} ({name})" for name, v in results["noise"].items())
     waste = results["padding"]
     return (
-        f"{problem.title}.\n\n{application.table(headers, body)}\n"
+        f"{problem.title}.\n\n{table(headers, body)}\n"
         f"Learnt standard deviation of the observations: {noise}. Solver steps that are padding, "
         f"with a clock for each window: {waste['own clocks']:.1%}; solved at the union of all "
         f"times it would be {waste['union of times']:.1%}.\n"

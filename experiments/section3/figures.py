@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
+from experiments.harness.figures import bare, save
 from experiments.section3 import grid
 from experiments.section3.intervals import Interval, interval
 from experiments.section3.tables import (
@@ -64,12 +64,8 @@ def draw(record: Record, folder: Path, prefix: str) -> dict[str, str]:
         figure = make(record)
         if figure is None:
             continue
-        path = folder / f"{prefix}-{name}.png"
-        temporary = path.with_name(f".{path.name}.tmp")
-        # Without the version of matplotlib the same record gives the same file.
-        figure.savefig(temporary, format="png", metadata={"Software": None})
-        os.replace(temporary, path)
-        names[name] = path.name
+        names[name] = f"{prefix}-{name}.png"
+        save(folder / names[name], figure)
     return names
 
 
@@ -210,8 +206,7 @@ def _figure(panels: int) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(3.6 * panels, 3.5), dpi=110, layout="constrained")
     axes = list(np.atleast_1d(figure.subplots(1, panels)))
     for axis in axes:
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(alpha=0.25, linewidth=0.6)
+        bare(axis)
         axis.title.set_fontsize(10)
     return figure, axes
 

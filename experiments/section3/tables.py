@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.harness.document import Table
-from experiments.harness.progress import PAPER
+from experiments.classify.summary import PAPER
+from experiments.harness.markdown import Table
 from experiments.section3 import grid
 from experiments.section3.intervals import Difference, Interval, difference, interval, statement
 

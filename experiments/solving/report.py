@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,8 +11,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from experiments.classify.curves import BLUE, ORANGE
-from experiments.harness.application import table
+from experiments.harness.figures import BLUE, ORANGE, bare, save
+from experiments.harness.markdown import table
 from experiments.solving import precision as study
 from experiments.solving.problems import problems
 
@@ -173,7 +172,7 @@ def work_precision(found: dict, path: Path) -> None:
                     )
         axis.set_title(name, fontsize=9)
         _plain(axis)
-        _bare(axis)
+        bare(axis)
     for axis in axes[-1]:
         axis.set_xlabel("evaluations of the vector field")
     for axis in axes[:, 0]:
@@ -181,7 +180,7 @@ def work_precision(found: dict, path: Path) -> None:
     handles, labels = axes[0, 0].get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False)
-    _save(figure, path)
+    save(path, figure)
 
 
 def ratio_figure(ratios: dict, path: Path) -> None:
@@ -205,8 +204,8 @@ def ratio_figure(ratios: dict, path: Path) -> None:
         "NFE of jax adams / NFE of the other at equal error (dot: a problem; bar: median; "
         f"dotted: {TARGET})"
     )
-    _bare(axis)
-    _save(figure, path)
+    bare(axis)
+    save(path, figure)
 
 
 def stability(cells: Sequence[dict[str, Any]], folder: Path) -> str:
@@ -303,7 +302,7 @@ def stability_figure(cases: dict[str, list[dict[str, Any]]], path: Path) -> None
                     color=colours[number % len(colours)],
                 )  # fmt: skip
         axis.set(xscale="log", xlabel="learning rate", title=title)
-        _bare(axis)
+        bare(axis)
     for axis in axes[1:]:
         axis.set_yscale("log")
     handles, labels = axes[0].get_legend_handles_labels()
@@ -311,7 +310,7 @@ def stability_figure(cases: dict[str, list[dict[str, Any]]], path: Path) -> None
         figure.legend(
             handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=8
         )
-    _save(figure, path)
+    save(path, figure)
 
 
 def _plain(axis: Any) -> None:
@@ -319,14 +318,3 @@ def _plain(axis: Any) -> None:
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axis.xaxis.set_minor_locator(NullLocator())
-
-
-def _bare(axis: Any) -> None:
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(alpha=0.25, linewidth=0.6)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    figure.savefig(temporary, format="png")
-    os.replace(temporary, path)

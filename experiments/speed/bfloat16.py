@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.classify import training
+from experiments.harness.markdown import table
 from experiments.harness.schedule import learning_rate
 from experiments.images import sources
 from experiments.speed import contests
@@ -50,17 +51,17 @@ def train(dataset: sources.Dataset, precision: str, seed: int) -> dict[str, Any]
 
 def markdown(record: Mapping[str, Any]) -> str:
     """The table for a page, a row a precision."""
-    headings = ["convolutions", "test error % by seed", "mean", "train loss", "NFE fwd/bwd"]
-    lines = ["| " + " | ".join(headings) + " |", "|---" * len(headings) + "|"]
+    headers = ["convolutions", "test error % by seed", "mean", "train loss", "NFE fwd/bwd"]
+    body = []
     for precision in PRECISIONS:
         rows = [row for row in record["precision"] if row["precision"] == precision]
         mean = lambda key, rows=rows: statistics.mean(row[key] for row in rows)
         errors = ", ".join(f"{row['test_error']:.1f}" for row in rows)
-        lines.append(
-            f"| {precision} | {errors} | {mean('test_error'):.2f} | {mean('train_loss'):.4f} | "
-            f"{mean('nfe_forward'):.1f}/{mean('nfe_backward'):.1f} |"
+        nfe = f"{mean('nfe_forward'):.1f}/{mean('nfe_backward'):.1f}"
+        body.append(
+            [precision, errors, f"{mean('test_error'):.2f}", f"{mean('train_loss'):.4f}", nfe]
         )
-    return "\n".join(lines) + (
-        f"\n\nODE-Net, {EPOCHS} epochs on the 4,000 embedded images, 1,000 to test, batch {BATCH}, "
+    return table(headers, body) + (
+        f"\nODE-Net, {EPOCHS} epochs on the 4,000 embedded images, 1,000 to test, batch {BATCH}, "
         f"seeds {', '.join(map(str, SEEDS))}; loss and NFE are means over the last epoch.\n"
     )

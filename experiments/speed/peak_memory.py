@@ -13,9 +13,10 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from experiments.harness import malloc
+from experiments.harness.figures import save
+from experiments.harness.markdown import table
 from experiments.speed import contests
 from experiments.speed import measure as measuring
-from experiments.speed import ratios as report
 
 SIDES = ("jax direct", "jax checkpoint", "jax adjoint", "torch direct", "torch adjoint")
 STEPS = (10, 32, 100, 316, 1000)
@@ -65,23 +66,21 @@ def growth(rows: list[dict[str, Any]]) -> dict[str, float]:
 def markdown(record: Mapping[str, Any]) -> str:
     """The table for a page."""
     rows = record["memory"]
-    lines = ["| peak MB at | " + " | ".join(f"{n:,} steps" for n in STEPS) + " | grows by |"]
-    lines.append("|---" * (len(STEPS) + 2) + "|")
-    times = growth(rows)
+    headers = ["peak MB at", *(f"{n:,} steps" for n in STEPS), "grows by"]
+    body, times = [], growth(rows)
     for side in SIDES:
         peaks = [row["peak_mb"] for row in rows if row["side"] == side]
         cells = ["-" if peak is None else f"{peak:.0f}" for peak in peaks]
-        grows = f"{times[side]:.2f}x" if side in times else "-"
-        lines.append(f"| {side} | " + " | ".join(cells) + f" | {grows} |")
-    return "\n".join(lines) + (
-        f"\n\nA training step of ODE-Net by Euler's method, batch {BATCH}, a state being "
+        body.append([side, *cells, f"{times[side]:.2f}x" if side in times else "-"])
+    return table(headers, body) + (
+        f"\nA training step of ODE-Net by Euler's method, batch {BATCH}, a state being "
         f"{STATE_MB:.2f} MB; beyond what is held between steps, each in a process of its own.\n"
     )
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
     """Peak memory against steps, both logarithmic."""
-    figure = Figure(figsize=(6.5, 4.2), layout="constrained")
+    figure = Figure(figsize=(6.5, 4.2), dpi=130, layout="constrained")
     axes = figure.subplots()
     for side in SIDES:
         known = [(r["steps"], r["peak_mb"]) for r in rows if r["side"] == side and r["peak_mb"]]
@@ -92,4 +91,4 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     axes.set(xscale="log", yscale="log", xlabel="solver steps", ylabel="peak memory (MB)")
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=8)
-    report.save(figure, path)
+    save(path, figure)

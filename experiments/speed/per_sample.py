@@ -18,6 +18,7 @@ from flax import nnx
 
 import jax_node.train as jax_train
 from experiments.harness import malloc
+from experiments.harness.markdown import table
 from experiments.speed import contests
 from experiments.speed import measure as measuring
 from jax_node import models
@@ -81,14 +82,13 @@ def _call(solver: Callable[..., Solution], batch_size: int) -> Callable[[], dict
 
 def markdown(record: Mapping[str, Any]) -> str:
     """The table for a page."""
-    headings = ["one step size for", "ms", "steps", "NFE fwd/bwd", "loss", "peak MB"]
-    lines = ["| " + " | ".join(headings) + " |", "|---" * len(headings) + "|"]
+    headers = ["one step size for", "ms", "steps", "NFE fwd/bwd", "loss", "peak MB"]
+    body = []
     for row in record["per_sample"]:
         peak = "-" if row["peak_mb"] is None else f"{row['peak_mb']:.0f}"
-        lines.append(
-            f"| {row['one step size for']} | {1e3 * row['seconds']:.0f} | {row['steps']:.2f} | "
-            f"{row['nfe_forward']:.1f}/{row['nfe_backward']:.1f} | {row['loss']:.6f} | {peak} |"
-        )
-    return "\n".join(lines) + (
-        "\n\nA training step of ODE-Net, `direct` gradients; steps and NFE are means an image.\n"
+        nfe = f"{row['nfe_forward']:.1f}/{row['nfe_backward']:.1f}"
+        cells = f"{1e3 * row['seconds']:.0f}", f"{row['steps']:.2f}", nfe, f"{row['loss']:.6f}"
+        body.append([row["one step size for"], *cells, peak])
+    return table(headers, body) + (
+        "\nA training step of ODE-Net, `direct` gradients; steps and NFE are means an image.\n"
     )

@@ -9,6 +9,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from experiments.harness.figures import save
+from experiments.harness.markdown import table
+
 # Columns of ratios: whom JAX is compared with. An absent gradient means inference or a ResNet.
 RIVALS = {
     "torch": ("torch direct", "torch"),
@@ -115,14 +118,12 @@ def _number(value: float | None, form: str) -> str:
 
 def markdown(record: Mapping[str, Any]) -> str:
     """The table for a page, with what made it and what its marks mean."""
-    lines = ["| " + " | ".join(HEADINGS) + " |", "|---" * len(HEADINGS) + "|"]
-    notes: list[str] = []
+    body, notes = [], []
     for contest in record["contests"]:
         for row, more in cells(contest):
-            lines.append("| " + " | ".join(row) + " |")
+            body.append(row)
             notes += [f"{row[0]}, {row[1]} / {note}" for note in more]
-    text = "\n".join(lines)
-    text += f"\n\n{LEGEND}"
+    text = f"{table(HEADINGS, body)}\n{LEGEND}"
     if notes:
         text += "\n\n\\* Not the same work:\n\n" + "\n".join(f"- {note}" for note in notes)
     unmeasured = [f"{name}: {why}" for name, why in record["unmeasured"].items()]
@@ -162,7 +163,7 @@ def plot_ratios(record: Mapping[str, Any], path: Path) -> None:
         for found in side.get("ratios", ())
         if found["ratio"] is not None
     ]
-    figure = Figure(figsize=(9, 0.22 * len(rows) + 1.2), layout="constrained")
+    figure = Figure(figsize=(9, 0.22 * len(rows) + 1.2), dpi=130, layout="constrained")
     axes = figure.subplots()
     for place, (_, found) in enumerate(rows):
         color = "tab:blue" if found["ratio"] <= 1 else "tab:red"
@@ -174,14 +175,7 @@ def plot_ratios(record: Mapping[str, Any], path: Path) -> None:
     axes.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=7)
     axes.invert_yaxis()
     axes.grid(axis="x", alpha=0.25)
-    save(figure, path)
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a PNG as a whole."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    figure.savefig(temporary, format="png", dpi=130)
-    temporary.replace(path)
+    save(path, figure)
 
 
 def terminal_rows(contests: Sequence[Mapping[str, Any]]) -> list[list[str]]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 
+from experiments.harness.markdown import table
 from experiments.speed import contests
 from experiments.speed import measure as measuring
 
@@ -66,14 +67,12 @@ def seconds(
 
 def markdown(record: Mapping[str, Any]) -> str:
     """The table for a page; speed is in images a second, against one device, same model."""
-    lines = [
-        "| | devices | images | ms | images/s | loss | steps |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in record["scaling"]:
-        devices = "1, one core" if row["one_core"] else f"{row['devices']}"
-        lines.append(
-            f"| {row['model']} | {devices} | {row['images']} | {1e3 * row['seconds']:.0f} | "
-            f"{row['images'] / row['seconds']:.0f} | {row['loss']:.6f} | {row['steps']:g} |"
-        )
-    return "\n".join(lines) + "\n"
+    body = [
+        [
+            row["model"], "1, one core" if row["one_core"] else row["devices"], row["images"],
+            f"{1e3 * row['seconds']:.0f}", f"{row['images'] / row['seconds']:.0f}",
+            f"{row['loss']:.6f}", f"{row['steps']:g}",
+        ]
+        for row in record["scaling"]
+    ]  # fmt: skip
+    return table(["", "devices", "images", "ms", "images/s", "loss", "steps"], body)

@@ -19,9 +19,9 @@ from rich.console import Console
 from tyro.conf import arg
 
 from experiments.harness import flags
-from experiments.harness.application import table
 from experiments.harness.command import guard
 from experiments.harness.files import write_atomic
+from experiments.harness.markdown import table
 from experiments.harness.provenance import environment, short
 from experiments.series.series import Series
 from experiments.trajectories import shooting

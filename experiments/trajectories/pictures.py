@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy import ndarray
 
-from experiments.classify.curves import BLUE, ORANGE
 from experiments.harness import figures
+from experiments.harness.figures import BLUE, GREEN, GREY, ORANGE
+from experiments.harness.files import save_arrays
 from experiments.series.series import Series
 from experiments.trajectories.shooting import Predict, Problem
 from experiments.trajectories.systems import SYSTEMS
 
-GREY, GREEN = "#999999", "#3b8a4c"
 COLOURS = {"neural ODE": BLUE, "GRU": ORANGE, "least squares": GREEN}
 GRID = 17
 
@@ -73,7 +72,7 @@ def phase(
     right.legend(frameon=False, fontsize=7)
     for axis in (left, right):
         axis.spines[["top", "right"]].set_visible(False)
-    figures.still(path, figure)
+    figures.save(path, figure)
 
 
 def save_frame(
@@ -93,10 +92,7 @@ def save_frame(
         name: np.stack([_plane(test.times, one) for one in ys])
         for name, ys in (("truth", test.truth[:3]), ("found", found))
     }
-    temporary = path.with_name(f".{path.name}")
-    with temporary.open("wb") as file:
-        np.savez(file, arrows=arrows, **curves)  # type: ignore[arg-type]
-    os.replace(temporary, path)
+    save_arrays(path, arrows=arrows, **curves)
 
 
 def animate(path: Path, frames: Path, epochs: int, series: Sequence[Series]) -> None:

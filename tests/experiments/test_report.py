@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from experiments import report
-from experiments.harness.document import Heading, Picture, Table, Text, markdown, page
 from experiments.harness.errors import ConfigError
+from experiments.harness.markdown import Heading, Picture, Table, Text, markdown, page
 from experiments.section3 import findings, grid, tables
 from experiments.section3.collect import collect, load
 

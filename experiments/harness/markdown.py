@@ -1,13 +1,15 @@
-"""A page of headings, paragraphs, tables and pictures, as Markdown and as one HTML file."""
+"""Pages of headings, paragraphs, tables and pictures, as Markdown and as one HTML file."""
 
 from __future__ import annotations
 
 import base64
 import html
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from markdown_it import MarkdownIt
 
 STYLE = """
 body { font: 16px/1.55 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
@@ -30,7 +32,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph; Markdown's `code`, **bold** and [links](target) may occur in it."""
+    """A paragraph, in Markdown."""
 
     text: str
 
@@ -45,7 +47,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG file beside the page."""
+    """A PNG file in the folder `pictures` beside the page."""
 
     name: str
     caption: str
@@ -54,19 +56,32 @@ class Picture:
 Block = Heading | Text | Table | Picture
 
 
+def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table in Markdown; floats with four significant digits."""
+    text = lambda cell: f"{cell:.4g}" if isinstance(cell, float) else str(cell)
+    lines = [headers, ["---"] * len(headers), *rows]
+    return "".join(f"| {' | '.join(map(text, line))} |\n" for line in lines)
+
+
 def markdown(blocks: Sequence[Block]) -> str:
-    """The page as Markdown; pictures are linked in `pictures/`."""
-    return "\n".join(_markdown(block) for block in blocks)
+    """The page as Markdown."""
+    return "\n".join(map(_markdown, blocks))
 
 
 def page(blocks: Sequence[Block], pictures: Path) -> str:
     """The page as HTML, with the pictures found in the folder `pictures` inside."""
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+    tokens = parser.parse(markdown(blocks))
+    for image in (child for token in tokens for child in token.children or ()):
+        if image.type == "image":
+            content = (pictures / Path(str(image.attrs["src"])).name).read_bytes()
+            image.attrs["src"] = f"data:image/png;base64,{base64.b64encode(content).decode()}"
     title = next(block.text for block in blocks if isinstance(block, Heading))
-    body = "\n".join(_html(block, pictures) for block in blocks)
     return (
         '<!doctype html>\n<html lang="en"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{STYLE}</style>\n{body}\n</html>\n"
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style>\n"
+        f"{parser.renderer.render(tokens, parser.options, {})}</html>\n"
     )
 
 
@@ -77,26 +92,4 @@ def _markdown(block: Block) -> str:
         return f"{block.text}\n"
     if isinstance(block, Picture):
         return f"![{block.caption}](pictures/{block.name})\n"
-    lines = [block.headers, ["---"] * len(block.headers), *block.rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _html(block: Block, pictures: Path) -> str:
-    if isinstance(block, Heading):
-        return f"<h{block.level}>{_inline(block.text)}</h{block.level}>"
-    if isinstance(block, Text):
-        return f"<p>{_inline(block.text)}</p>"
-    if isinstance(block, Picture):
-        content = base64.b64encode((pictures / block.name).read_bytes()).decode()
-        caption = html.escape(block.caption)
-        return f'<p><img alt="{caption}" src="data:image/png;base64,{content}"></p>'
-    row = lambda tag, cells: "<tr>" + "".join(f"<{tag}>{_inline(c)}</{tag}>" for c in cells)
-    rows = "\n".join(row("td", cells) for cells in block.rows)
-    return f"<table>{row('th', block.headers)}\n{rows}</table>"
-
-
-def _inline(text: str) -> str:
-    text = html.escape(text, quote=False)
-    text = re.sub(r"`(.+?)`", r"<code>\1</code>", text)
-    text = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", text)
-    return re.sub(r"\[(.+?)\]\((.+?)\)", r'<a href="\2">\1</a>', text)
+    return table(block.headers, block.rows)
