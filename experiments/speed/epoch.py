@@ -1,6 +1,6 @@
 """An epoch end to end: how much of it is the device's work, and how much the data and the host's.
 
-The loop is that of `training.py`: batches shuffled, cut out and cropped, a training step with its
+The loop is that of `classify/training.py`: batches shuffled, cut out and cropped, a training step with its
 checks and statistics, a line of progress; then the test images and a checkpoint.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from experiments.classify import training
+from experiments.classify import summary, training
 from experiments.harness import progress
 from experiments.images import sources
 from experiments.speed import contests
@@ -33,7 +33,8 @@ def measure(batch_size: int, limit: int | None = None) -> dict[str, Any]:
     waiting = Stopwatch()
     steps = len(dataset.train_labels) // batch_size
     start = time.perf_counter()
-    with progress.TrainingProgress(1, 0, steps, Console(quiet=True)) as bar:
+    words = {"status": summary.step_status, "line": summary.epoch_line}
+    with progress.TrainingProgress(1, 0, steps, Console(quiet=True), **words) as bar:
         for images, labels in waiting.iterating(batches(2)):
             bar.step(1, learner.train_step(images, labels, 1e-3))
     epoch = time.perf_counter() - start
