@@ -1,7 +1,7 @@
 """An epoch end to end: how much of it is the device's work, and how much the data and the host's.
 
-The loop is that of `classify/training.py`: batches shuffled, cut out and cropped, a training step with its
-checks and statistics, a line of progress; then the test images and a checkpoint.
+The loop is that of `classify/training.py`: batches shuffled, cut out and cropped, a training step
+with its checks and statistics, a line of progress; then the test images and a checkpoint.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ def measure(batch_size: int, limit: int | None = None) -> dict[str, Any]:
     waiting = Stopwatch()
     steps = len(dataset.train_labels) // batch_size
     start = time.perf_counter()
-    words = {"status": summary.step_status, "line": summary.epoch_line}
-    with progress.TrainingProgress(1, 0, steps, Console(quiet=True), **words) as bar:
+    quiet = Console(quiet=True)
+    with progress.TrainingProgress(
+        1, 0, steps, quiet, status=summary.step_status, line=summary.epoch_line
+    ) as bar:
         for images, labels in waiting.iterating(batches(2)):
             bar.step(1, learner.train_step(images, labels, 1e-3))
     epoch = time.perf_counter() - start
