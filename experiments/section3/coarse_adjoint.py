@@ -191,7 +191,7 @@ def _quotients(record: dict[str, Any], above: str, below: str) -> dict[int, floa
     runs = {(run["variant"], run["seed"]): run for run in record["runs"]}
     found = {}
     for seed in SEEDS:
-        pair = [runs.get((name, seed)) for name in (above, below)]
-        if all(run is not None and run["status"] != "missing" for run in pair):
-            found[seed] = final_loss(pair[0]) / final_loss(pair[1])
+        a, b = (runs.get((name, seed)) for name in (above, below))
+        if a and b and "missing" not in (a["status"], b["status"]):
+            found[seed] = final_loss(a) / final_loss(b)
     return found
