@@ -12,8 +12,10 @@ from experiments import mnist
 from experiments.classify import curves, training
 from experiments.classify.config import parse
 from experiments.classify.resolve import resolve
-from experiments.classify.training import scheduled_rate, steady_seconds
+from experiments.classify.summary import epoch_line, step_status
+from experiments.classify.training import scheduled_rate
 from experiments.harness import run_folder
+from experiments.harness.loop import steady_seconds
 from experiments.harness.progress import TrainingProgress
 
 from .conftest import NonFiniteLossError, SoftmaxLearner, SolveError, write_idx_folder
@@ -208,7 +210,8 @@ def test_a_failed_step_ends_the_run_and_keeps_the_last_good_state(
 def test_a_terminal_gets_a_bar_with_loss_accuracy_nfe_and_time_left():
     terminal = Console(file=io.StringIO(), force_terminal=True, width=150)
     metrics = {"loss": 0.123, "accuracy": 0.875, "nfe_forward": 20.0, "nfe_backward": 14.0}
-    with TrainingProgress(epochs=2, done=0, steps_per_epoch=2, console=terminal) as bar:
+    words = {"status": step_status, "line": epoch_line}
+    with TrainingProgress(epochs=2, done=0, steps_per_epoch=2, console=terminal, **words) as bar:
         bar.step(1, metrics)
         bar._bar.refresh()
     shown = terminal.file.getvalue()
