@@ -16,7 +16,7 @@ LEARNERS: dict[str, Any] = {"jax": jax_train.Learner, "torch": torch_train.Learn
 BOUND, REASON = 1e-10, "the same layers and steps in float64"
 SOLVERS: dict[str, dict[str, Any]] = {
     "resnet1": {"solver": None, "adjoint": None, "step_size": None},
-    "resnet6": {"solver": None, "adjoint": None, "step_size": None},
+    "resnet6": {"solver": None, "adjoint": None, "step_size": None, "norm": "batch"},
     "rknet": {},
     "odenet": {"solver": "dopri5", "step_size": None},
 }
@@ -40,6 +40,7 @@ def checks() -> list[Check]:
                     start: {"logits": ours.predict(images)},
                     f"{end}, converted": {"logits": theirs.predict(images)},
                 }
-            case = f"{model} trained in {start}, float64"
+            norm = f", norm {settings['norm']}" if "norm" in settings else ""
+            case = f"{model}{norm} trained in {start}, float64"
             found.append(compare_tensors("checkpoints", case, sides, BOUND, REASON))
     return found

@@ -9,6 +9,9 @@ with them:
     optimizer.mu.NAME, nu.NAME    optimizer.NAME.exp_avg, exp_avg_sq
     optimizer.count               optimizer.NAME.step
 
+A batch norm's running statistics map like weights; torch counts its batches besides, which are the
+steps.
+
 Both update rules are the same (no dampening; eps outside of the root), so training goes on.
 """
 
@@ -71,6 +74,8 @@ def jax_to_torch(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """
     found = weights.to_torch({k: v for k, v in arrays.items() if k.startswith("model.")})
     steps = int(arrays["steps"])
+    for name in [name for name in found if name.endswith(".running_var")]:
+        found[f"{name.removesuffix('running_var')}{weights.COUNT}"] = np.asarray(steps, np.int64)
     for name, array in arrays.items() if steps else ():
         kind, _, path = name.removeprefix("optimizer.").partition(".")
         if name.startswith("optimizer.") and kind in SLOTS:
@@ -89,12 +94,18 @@ def torch_to_jax(tensors: Mapping[str, np.ndarray], optimizer: str) -> dict[str,
 
     `optimizer` (`momentum`, `adam` or `none`) says which zeros JAX has before the first step.
     """
-    model = {k: v for k, v in tensors.items() if k.startswith("model.")}
+    model = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if name.startswith("model.") and not name.endswith(f".{weights.COUNT}")
+    }
     found = weights.to_jax(model)
     steps = int(tensors["steps"])
     kinds = {"momentum": ("trace",), "adam": ("mu", "nu"), "none": ()}[optimizer]
     for kind in kinds:
         for name, weight in model.items():
+            if name.rpartition(".")[2] in weights.RUNNING.values():
+                continue
             bare = name.removeprefix("model.")
             slot = f"optimizer.{bare}.{SLOTS[kind]}"
             if steps and slot not in tensors:

@@ -30,18 +30,23 @@ Caught = dict[str, tuple[tuple[np.ndarray, ...], np.ndarray]]
 
 
 def twins(
-    name: str, params: Mapping[str, np.ndarray] | None, precision: str, downsampling: str = "conv"
+    name: str,
+    params: Mapping[str, np.ndarray] | None,
+    precision: str,
+    downsampling: str = "conv",
+    norm: str = "group",
 ) -> tuple[nnx.Module, nn.Module]:
     """The model in both frameworks with the same weights: `params` (Flax names), or drawn ones."""
-    twin = torch_models.build(name, downsampling=downsampling, adjoint="direct", **SOLVE)
+    options: dict[str, Any] = {"downsampling": downsampling, "norm": norm}
+    twin = torch_models.build(name, adjoint="direct", **options, **SOLVE)
     twin = twin.to(getattr(torch, precision))
     found = weights.drawn(twin) if params is None else weights.to_torch(params)
     weights.into_torch(twin, found)
     flax = weights.unfilled(
         name,
         solver=functools.partial(solve, adjoint="checkpoint", **SOLVE),
-        downsampling=downsampling,
         dtype=jnp.dtype(precision),
+        **options,
     )
     weights.into_jax(flax, weights.to_jax(found))
     return flax, twin
@@ -53,13 +58,15 @@ def checks(
     images: np.ndarray,
     precision: str,
     downsampling: str = "conv",
+    norm: str = "group",
 ) -> list[Check]:
-    """Every layer of a model and its logits; `images` are uint8 `[batch, 28, 28, 1]`."""
+    """Every layer of a model, in training, and its logits; `images`: uint8 `[batch, 28, 28, 1]`."""
     with jax_side.precision(precision):
-        flax, twin = twins(name, params, precision, downsampling)
+        flax, twin = twins(name, params, precision, downsampling, norm)
         logits, caught = _catch(twin, images, precision)
-        graph, state = nnx.split(flax, nnx.Param)
+        graph, state = nnx.split(flax)
         case = f"{name}, {downsampling} downsampling, {precision}"
+        case += "" if norm == "group" else f", norm {norm}"
         found = _layer_checks(case, graph, state, caught, EPS[precision])
         model = jax.jit(lambda state, images: nnx.merge(graph, state)(images).logits)
         ours = np.asarray(model(state, jnp.asarray(images, precision) / 255))
@@ -82,7 +89,7 @@ def layer_checks(
     with jax_side.precision("float64"):
         flax, twin = twins(name, params, "float64")
         _, caught = _catch(twin, images, "float64")
-        graph, state = nnx.split(flax, nnx.Param)
+        graph, state = nnx.split(flax)
         return _layer_checks(f"{name}, float64", graph, state, caught, EPS["float64"])
 
 

@@ -22,6 +22,7 @@ from crosscheck import (
     gradient_checks,
     gradients,
     layers,
+    norms,
     sweeps,
     trained,
     training,
@@ -39,11 +40,16 @@ CONV_TOLERANCES = (1e-2, 1e-3, 1e-4)
 CONV_STEPS = (1 / 8, 1 / 16, 1 / 32, 1 / 64)
 QUICK_TOLERANCES = (1e-3, 1e-5, 1e-7)
 LAYERS = (
-    ("odenet", "float64", "conv"),
-    ("odenet", "float32", "conv"),
-    ("odenet", "float64", "residual"),
-    ("resnet6", "float64", "conv"),
-    ("resnet6", "float32", "conv"),
+    ("odenet", "float64", "conv", "group"),
+    ("odenet", "float32", "conv", "group"),
+    ("odenet", "float64", "residual", "group"),
+    ("resnet6", "float64", "conv", "group"),
+    ("resnet6", "float32", "conv", "group"),
+    ("odenet", "float64", "conv", "group1"),
+    ("odenet", "float64", "conv", "group64"),
+    ("odenet", "float64", "conv", "batch"),
+    ("resnet1", "float64", "residual", "batch"),
+    ("resnet1", "float32", "conv", "batch"),
 )
 
 
@@ -126,9 +132,10 @@ def _compare(findings: Findings, quick: bool, say: Callable[[str], None]) -> Non
         findings.settings["trained weights"] = f"rknet after {steps} steps of training in torch"
         images = trained.batch(100, 2)[0]
     with section("layers"):
-        for model, precision, downsampling in LAYERS[: 1 if quick else None]:
-            start = params if (model, downsampling) == ("odenet", "conv") else None
-            findings.checks += layers.checks(model, start, images, precision, downsampling)
+        for model, precision, downsampling, norm in LAYERS[: 1 if quick else None]:
+            fits = (model, downsampling) == ("odenet", "conv") and norm != "batch"
+            start = params if fits else None
+            findings.checks += layers.checks(model, start, images, precision, downsampling, norm)
     small = [fields.linear(), fields.spiral(), fields.lotka_volterra(), fields.mlp()]
     conv = fields.conv(*layers.features("odenet", params, images))
     with section("vector field"):
@@ -156,6 +163,8 @@ def _compare(findings: Findings, quick: bool, say: Callable[[str], None]) -> Non
         return
     with section("checkpoints"):
         findings.checks += checkpoints.checks()
+    with section("training with every normalisation"):
+        findings.checks += norms.checks()
     with section("where the adjoint breaks down"):
         findings.breakdown = breakdown.measure()
         findings.checks += breakdown.checks(findings.breakdown)

@@ -6,13 +6,15 @@ them is rounding. Training amplifies it; the same run in float64 shows by how mu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-import jax
 import numpy as np
+from flax import nnx
 
 from crosscheck import jax_side, trained, weights
-from crosscheck.check import Check
+from crosscheck.check import Check, Tensors
 from jax_node import train as jax_train
 from torch_node import train as torch_train
 
@@ -33,22 +35,43 @@ def diverge(precision: str, steps: int) -> Divergence:
     """Train both learners side by side."""
     options = {**trained.LEARNER, "precision": precision}
     losses: dict[str, list[float]] = {"jax": [], "torch": []}
-    distance = []
+    found = []
     with jax_side.precision(precision):
-        torch_learner = torch_train.Learner(**options)
-        jax_learner = jax_train.Learner(**options)
-        start = weights.to_jax(weights.of_torch(torch_learner.model))
-        jax_learner.state = jax_learner.state._replace(
-            weights=weights.fill(jax_learner.state.weights, start)
-        )
+        sides = twins(options)
         for step in range(steps):
             images, labels = trained.batch(step, BATCH)
-            for name, learner in (("jax", jax_learner), ("torch", torch_learner)):
+            for name, learner in sides.items():
                 losses[name].append(learner.train_step(images, labels, RATE)["loss"])
-            distance.append(_distance(jax_learner, torch_learner))
+            found.append(distance(*map(numbers, sides.values())))
     return Divergence(
-        precision, {name: np.array(values) for name, values in losses.items()}, np.array(distance)
+        precision, {name: np.array(values) for name, values in losses.items()}, np.array(found)
     )
+
+
+def twins(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Both frameworks' learners, by name, with the same weights: those that torch draws."""
+    ours, theirs = jax_train.Learner(**options), torch_train.Learner(**options)
+    start = weights.to_jax(weights.of_torch(theirs.model))
+    state = weights.fill(nnx.merge_state(ours.state.weights, ours.state.running), start)
+    drawn, running = nnx.split_state(state, nnx.Param, nnx.BatchStat)
+    ours.state = ours.state._replace(weights=drawn, running=running)
+    return {"jax": ours, "torch": theirs}
+
+
+def numbers(learner: jax_train.Learner | torch_train.Learner) -> dict[str, np.ndarray]:
+    """Weights and running statistics by torch's names."""
+    if isinstance(learner, torch_train.Learner):
+        return weights.of_torch(learner.model)
+    state = nnx.merge_state(learner.state.weights, learner.state.running)
+    flat = jax_train.checkpoint.flatten("", state)
+    return weights.to_torch({name.removeprefix("."): np.asarray(w) for name, w in flat.items()})
+
+
+def distance(left: Tensors, right: Tensors) -> float:
+    """The relative distance of all tensors together."""
+    apart = sum(float(np.sum((left[name].astype(float) - right[name]) ** 2)) for name in right)
+    size = sum(float(np.sum(right[name].astype(float) ** 2)) for name in right)
+    return float(np.sqrt(apart / size))
 
 
 def both_precisions(steps: int) -> list[Divergence]:
@@ -100,21 +123,3 @@ def checks(found: list[Divergence]) -> list[Check]:
         )
     )
     return lines
-
-
-def _distance(jax_learner: jax_train.Learner, torch_learner: torch_train.Learner) -> float:
-    flat = jax.tree.leaves(jax_learner.state.weights)
-    names = list(jax_train.checkpoint.flatten("", jax_learner.state.weights))
-    left = weights.to_torch(
-        {n.removeprefix("."): np.asarray(w) for n, w in zip(names, flat, strict=True)}
-    )
-    right = weights.of_torch(torch_learner.model)
-    squares = [
-        (
-            float(np.sum((left[name].astype(float) - right[name].astype(float)) ** 2)),
-            float(np.sum(right[name].astype(float) ** 2)),
-        )
-        for name in right
-    ]
-    apart, size = map(sum, zip(*squares, strict=True))
-    return float(np.sqrt(apart / size))

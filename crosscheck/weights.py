@@ -5,6 +5,8 @@
 | convolution | kernel | [*space, in, out]| weight | [out, in, *space]|
 | linear      | kernel | [in, out]        | weight | [out, in]        |
 | norm        | scale  | [channels]       | weight | [channels]       |
+| running mean of a batch norm | mean | [channels] | running_mean | [channels] |
+| running variance of one      | var  | [channels] | running_var  | [channels] |
 | anything    | bias   | as it is         | bias   | as it is         |
 
 Other names are the same on both sides. Everything before the last part is the path of attributes,
@@ -28,6 +30,12 @@ from crosscheck.check import Check, Tensors, compare_tensors
 from jax_node import checkpoint, models
 from torch_node import models as torch_models
 
+RUNNING = {"mean": "running_mean", "var": "running_var"}  # Flax to torch
+_TO_TORCH = {"scale": "weight", **RUNNING}
+_TO_FLAX = {theirs: ours for ours, theirs in _TO_TORCH.items()}
+# How many batches torch has seen: of no consequence to its results, and not in Flax.
+COUNT = "num_batches_tracked"
+
 
 class WeightsError(ValueError):
     """Weights that do not fit a model; the message names the first tensor that does not."""
@@ -44,14 +52,14 @@ def to_jax(tensors: Tensors) -> dict[str, np.ndarray]:
 
 
 def of_jax(model: nnx.Module) -> dict[str, np.ndarray]:
-    """The parameters of a Flax module by dotted name."""
-    flat = checkpoint.flatten("", nnx.state(model, nnx.Param))
+    """The parameters and running statistics of a Flax module by dotted name."""
+    flat = checkpoint.flatten("", nnx.state(model))
     return {name.removeprefix("."): np.asarray(leaf) for name, leaf in flat.items()}
 
 
 def of_torch(module: nn.Module) -> dict[str, np.ndarray]:
-    """The parameters of a torch module by dotted name (copies)."""
-    return {name: p.detach().cpu().numpy().copy() for name, p in module.named_parameters()}
+    """The parameters and running statistics of a torch module by dotted name (copies)."""
+    return {name: tensor.cpu().numpy().copy() for name, tensor in _tensors(module).items()}
 
 
 def unfilled(name: str, **options: Any) -> nnx.Module:
@@ -63,17 +71,17 @@ def unfilled(name: str, **options: Any) -> nnx.Module:
 
 
 def drawn(module: nn.Module, seed: int = 1) -> dict[str, np.ndarray]:
-    """Random numbers for every parameter of a torch module: no scale is 1, no bias 0."""
+    """Random numbers for all that `of_torch` has: no scale or variance is 1, no bias 0."""
     rng = np.random.default_rng(seed)
     return {
         name: np.asarray(rng.normal(size=p.shape) / 20 + (p.ndim == 1), np.float32)
-        for name, p in module.named_parameters()
+        for name, p in _tensors(module).items()
     }
 
 
 def into_jax(model: nnx.Module, arrays: Tensors) -> None:
     """Put weights into a Flax module, in its dtypes; raises WeightsError if they do not fit."""
-    state = nnx.state(model, nnx.Param)
+    state = nnx.state(model)
     filled = fill(state, arrays)
     nnx.update(model, jax.tree.map(lambda new, old: new.astype(old.dtype), filled, state))
 
@@ -88,10 +96,10 @@ def fill(state: nnx.State, arrays: Mapping[str, Array | np.ndarray]) -> nnx.Stat
 
 def into_torch(module: nn.Module, tensors: Tensors) -> None:
     """Put weights into a torch module, in its dtypes; raises WeightsError if they do not fit."""
-    check(tensors, {name: tuple(p.shape) for name, p in module.named_parameters()})
-    with torch.no_grad():
-        for name, p in module.named_parameters():
-            p.copy_(torch.from_numpy(np.array(tensors[name])))
+    found = _tensors(module)
+    check(tensors, {name: tuple(tensor.shape) for name, tensor in found.items()})
+    for name, tensor in found.items():
+        tensor.copy_(torch.from_numpy(np.array(tensors[name])))
 
 
 def check(found: Mapping[str, Array | np.ndarray], expected: Mapping[str, tuple[int, ...]]) -> None:
@@ -147,6 +155,11 @@ def checks(*, all_models: bool) -> list[Check]:
     return found
 
 
+def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    found = module.state_dict()
+    return {name: tensor for name, tensor in found.items() if not name.endswith(COUNT)}
+
+
 def _no_solver(*args, **kwargs):
     raise AssertionError("moving weights solves nothing")
 
@@ -157,7 +170,7 @@ def _to_torch(name: str, array: np.ndarray) -> tuple[str, np.ndarray]:
     array = np.asarray(array)
     if kind == "kernel":
         return f"{prefix}weight", np.moveaxis(array, (-1, -2), (0, 1))
-    return f"{prefix}weight" if kind == "scale" else name, array
+    return prefix + _TO_TORCH.get(kind, kind), array
 
 
 def _to_jax(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:
@@ -166,4 +179,4 @@ def _to_jax(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:
     tensor = np.asarray(tensor)
     if kind == "weight" and tensor.ndim > 1:
         return f"{prefix}kernel", np.moveaxis(tensor, (0, 1), (-1, -2))
-    return f"{prefix}scale" if kind == "weight" else name, tensor
+    return prefix + _TO_FLAX.get(kind, kind), tensor

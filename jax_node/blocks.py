@@ -1,4 +1,4 @@
-"""The layers of the paper's models: normalisation, residual block, time-dependent vector field.
+"""The layers of the paper's models: residual block, time-dependent vector field, and the ends.
 
 Images inside the network are `[height, width, batch, channels]` (see `conv.py` for why). Weights
 start as PyTorch's do, uniform within `1 / sqrt(fan_in)`, since the paper's results were made so.
@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from jax_node import conv
 from jax_node.mlp import Linear, uniform
+from jax_node.normalise import normalisation
 
 CHANNELS = 64
 # A layer may change height, width and channels, so only the batch is held to be the same.
@@ -70,36 +71,6 @@ def _taps_inside(size: int) -> np.ndarray:
     return ((neighbour >= 0) & (neighbour < size)).astype(float)
 
 
-class GroupNorm(nnx.Module):
-    """Group normalisation (Wu and He 2018) in 32 groups, eps 1e-5.
-
-    The sum over space is a product with ones, and the mean over a group a product with a
-    `[channels, channels]` matrix of blocks: on CPU both beat reducing over a split axis by 4x.
-    """
-
-    groups = 32
-    epsilon = 1e-5
-
-    def __init__(self):
-        self.scale = nnx.Param(jnp.ones(CHANNELS, jnp.float32))
-        self.bias = nnx.Param(jnp.zeros(CHANNELS, jnp.float32))
-
-    def __call__(self, x: Image) -> Image:
-        """Normalise `x` over space and the channels of each group."""
-        height, width, batch, channels = x.shape
-        members = channels // self.groups
-        same_group = np.kron(np.eye(self.groups), np.ones((members, members)))
-        average = jnp.asarray(same_group / (height * width * members), x.dtype)
-        ones = jnp.ones(height * width, x.dtype)
-
-        def mean(a: Image) -> Float[Array, "batch channels"]:
-            return (ones @ a.reshape(height * width, -1)).reshape(batch, channels) @ average
-
-        centred = x - mean(x)
-        variance = mean(centred * centred)
-        return centred * (jax.lax.rsqrt(variance + self.epsilon) * self.scale[...]) + self.bias[...]
-
-
 class Residual(nnx.Module):
     """`x + conv(relu(norm(conv(relu(norm(x))))))`: the pre-activation block of He et al. (2016).
 
@@ -107,11 +78,11 @@ class Residual(nnx.Module):
     normalised input replaces `x` (the downsampling of the paper's text).
     """
 
-    def __init__(self, *, halve: bool = False, rngs: nnx.Rngs):
+    def __init__(self, *, halve: bool = False, norm: str = "group", rngs: nnx.Rngs):
         first = conv.half3x3 if halve else conv.same3x3
-        self.norm1 = GroupNorm()
+        self.norm1 = normalisation(norm, CHANNELS)
         self.conv1 = Conv(first, 3, bias=False, rngs=rngs)
-        self.norm2 = GroupNorm()
+        self.norm2 = normalisation(norm, CHANNELS)
         self.conv2 = Conv(conv.same3x3, 3, bias=False, rngs=rngs)
         self.shortcut = Conv(conv.half1x1, 1, bias=False, rngs=rngs) if halve else None
 
@@ -123,14 +94,20 @@ class Residual(nnx.Module):
 
 
 class VectorField(nnx.Module):
-    """`dy/dt = f(t, y)`: the residual block with time, and a last normalisation (section 3)."""
+    """`dy/dt = f(t, y)`: the residual block with time, and a last normalisation (section 3).
 
-    def __init__(self, *, rngs: nnx.Rngs):
-        self.norm1 = GroupNorm()
+    With the norm `batch` it keeps `group`: normalised over the batch, an image's derivative would
+    depend on the other images and on the calls before, so `f` were no function of `t` and `y`, and
+    neither the steps of a solver nor the adjoint's way back would be those of one ODE.
+    """
+
+    def __init__(self, *, norm: str = "group", rngs: nnx.Rngs):
+        norm = "group" if norm == "batch" else norm
+        self.norm1 = normalisation(norm, CHANNELS)
         self.conv1 = TimeConv(rngs=rngs)
-        self.norm2 = GroupNorm()
+        self.norm2 = normalisation(norm, CHANNELS)
         self.conv2 = TimeConv(rngs=rngs)
-        self.norm3 = GroupNorm()
+        self.norm3 = normalisation(norm, CHANNELS)
 
     def __call__(self, t: Float[Array, ""], y: Image) -> Image:
         """Evaluate the vector field at time `t` and state `y`."""
@@ -141,11 +118,11 @@ class VectorField(nnx.Module):
 class ConvDownsample(nnx.Module):
     """28x28x1 to 6x6x64 by three convolutions, as in the authors' example code."""
 
-    def __init__(self, *, rngs: nnx.Rngs):
+    def __init__(self, *, norm: str = "group", rngs: nnx.Rngs):
         self.conv1 = Conv(conv.valid3x3, 3, 1, rngs=rngs)
-        self.norm1 = GroupNorm()
+        self.norm1 = normalisation(norm, CHANNELS)
         self.conv2 = Conv(conv.half4x4, 4, rngs=rngs)
-        self.norm2 = GroupNorm()
+        self.norm2 = normalisation(norm, CHANNELS)
         self.conv3 = Conv(conv.half4x4, 4, rngs=rngs)
 
     def __call__(self, x: Image) -> Image:
@@ -157,10 +134,10 @@ class ConvDownsample(nnx.Module):
 class ResidualDownsample(nnx.Module):
     """28x28x1 to 7x7x64 by one convolution and two residual blocks, as in the paper's text."""
 
-    def __init__(self, *, rngs: nnx.Rngs):
+    def __init__(self, *, norm: str = "group", rngs: nnx.Rngs):
         self.conv1 = Conv(conv.valid3x3, 3, 1, rngs=rngs)
-        self.block1 = Residual(halve=True, rngs=rngs)
-        self.block2 = Residual(halve=True, rngs=rngs)
+        self.block1 = Residual(halve=True, norm=norm, rngs=rngs)
+        self.block2 = Residual(halve=True, norm=norm, rngs=rngs)
 
     def __call__(self, x: Image) -> Image:
         """Downsample `x`."""
@@ -170,9 +147,9 @@ class ResidualDownsample(nnx.Module):
 class Head(nnx.Module):
     """Normalise, rectify, average over space, and map to ten logits."""
 
-    def __init__(self, *, final_relu: bool, rngs: nnx.Rngs):
+    def __init__(self, *, final_relu: bool, norm: str = "group", rngs: nnx.Rngs):
         self.final_relu = final_relu
-        self.norm = GroupNorm()
+        self.norm = normalisation(norm, CHANNELS)
         self.linear = Linear(CHANNELS, 10, rngs=rngs)
 
     def __call__(self, x: Image) -> Float[Array, "batch 10"]:

@@ -26,6 +26,7 @@ def gradient_check(
     graph: nnx.GraphDef,
     options: dict[str, Any],
     weights: nnx.State,
+    running: nnx.State,
     images: Float[Array, "batch height width channels"],
     labels: Integer[Array, " batch"],
 ) -> dict[str, Float[Array, ""]]:
@@ -43,7 +44,7 @@ def gradient_check(
 
     def gradient(**options: Any) -> tuple[Any, PyTree, Backward]:
         def loss_of(weights, backward):
-            network = nnx.merge(graph, weights)
+            network = nnx.merge(graph, weights, running, copy=True)
             network.solver = functools.partial(solve, **options)
             output = network(images, backward)
             losses = optax.softmax_cross_entropy_with_integer_labels(output.logits, labels)
@@ -57,7 +58,7 @@ def gradient_check(
     (loss, solution), own, backward = gradient(**options)
     _, computed, _ = gradient(**options | {"adjoint": by_steps})
     (_, exact), ode, _ = gradient(**tight, adjoint="direct")
-    field = nnx.merge(graph, weights).field
+    field = nnx.merge(graph, weights, running).field
     steepness: Callable = lambda t, y: probe.lipschitz(
         functools.partial(field, t), y, jax.random.key(0)
     )

@@ -40,10 +40,12 @@ class Output(NamedTuple):
 class ResNet(nnx.Module):
     """Downsample, `n_blocks` residual blocks, head."""
 
-    def __init__(self, n_blocks: int, *, final_relu: bool, downsampling: str, rngs: nnx.Rngs):
-        self.downsample = DOWNSAMPLING[downsampling](rngs=rngs)
-        self.blocks = nnx.List([blocks.Residual(rngs=rngs) for _ in range(n_blocks)])
-        self.head = blocks.Head(final_relu=final_relu, rngs=rngs)
+    def __init__(
+        self, n_blocks: int, *, final_relu: bool, downsampling: str, norm: str, rngs: nnx.Rngs
+    ):
+        self.downsample = DOWNSAMPLING[downsampling](norm=norm, rngs=rngs)
+        self.blocks = nnx.List([blocks.Residual(norm=norm, rngs=rngs) for _ in range(n_blocks)])
+        self.head = blocks.Head(final_relu=final_relu, norm=norm, rngs=rngs)
 
     def __call__(self, images: Images, backward: Backward | None = None) -> Output:
         """Classify images with values in [0, 1]."""
@@ -58,13 +60,20 @@ class ODENet(nnx.Module):
     """Downsample, `y(t1)` of `dy/dt = field(t, y)` with `y(0)` the features, head."""
 
     def __init__(
-        self, solver: Solver, *, t1: float, final_relu: bool, downsampling: str, rngs: nnx.Rngs
+        self,
+        solver: Solver,
+        *,
+        t1: float,
+        final_relu: bool,
+        downsampling: str,
+        norm: str,
+        rngs: nnx.Rngs,
     ):
         self.solver = solver
         self.t1 = t1
-        self.downsample = DOWNSAMPLING[downsampling](rngs=rngs)
-        self.field = blocks.VectorField(rngs=rngs)
-        self.head = blocks.Head(final_relu=final_relu, rngs=rngs)
+        self.downsample = DOWNSAMPLING[downsampling](norm=norm, rngs=rngs)
+        self.field = blocks.VectorField(norm=norm, rngs=rngs)
+        self.head = blocks.Head(final_relu=final_relu, norm=norm, rngs=rngs)
 
     def __call__(
         self,
@@ -119,6 +128,7 @@ def build(
     t1: float = 1.0,
     final_relu: bool = True,
     downsampling: str = "conv",
+    norm: str = "group",
     seed: int = 0,
     dtype: jax.typing.DTypeLike = jnp.float32,
     low_precision: bool = False,
@@ -131,18 +141,23 @@ def build(
         t1: end of the ODE's time, which starts at 0.
         final_relu: whether the head rectifies after its normalisation.
         downsampling: `conv` (the authors' example code) or `residual` (the paper's text).
+        norm: one of `normalise.NORMS`; the field of an ODE model keeps `group` with `batch` (why:
+            `blocks.VectorField`).
         seed: of the initial weights, which are drawn in float32 whatever `dtype` is.
         dtype: of weights and computation.
         low_precision: convolve in bfloat16, between layers and a solver's state of `dtype`.
 
     Raises:
         ValueError: unknown name, or an ODE model without a solver.
+
+    A model with the norm `batch` begins in training: `eval()` makes it use the running statistics.
     """
     if downsampling not in DOWNSAMPLING:
         raise ValueError(f"unknown downsampling {downsampling!r}: choose conv or residual")
     options: dict[str, Any] = {
         "final_relu": final_relu,
         "downsampling": downsampling,
+        "norm": norm,
         "rngs": nnx.Rngs(seed),
     }
     model: ResNet | ODENet
@@ -158,7 +173,7 @@ def build(
         for _, module in nnx.iter_modules(model):
             if isinstance(module, blocks.Conv | blocks.TimeConv):
                 module.convolve = conv.in_bfloat16(module.convolve)
-    nnx.update(model, jax.tree.map(lambda w: w.astype(dtype), nnx.state(model, nnx.Param)))
+    nnx.update(model, jax.tree.map(lambda w: w.astype(dtype), nnx.state(model)))
     return model
 
 

@@ -35,11 +35,14 @@ class NonFiniteLossError(RuntimeError):
 
 
 class State(NamedTuple):
-    """All that training changes: weights, optimiser state, number of steps made."""
+    """All that training changes: weights, optimiser state, number of steps made, and the running
+    statistics of the norm `batch` (no leaves with another).
+    """
 
     weights: nnx.State
     optimizer: optax.OptState
     steps: Int[Array, ""]
+    running: nnx.State = nnx.State({})
 
 
 class Result(NamedTuple):
@@ -68,7 +71,7 @@ class Learner:
         parameter_count: number of trainable numbers.
         device_name: where it runs, in words.
         versions: of the libraries that decide the numbers.
-        state: weights, optimiser state and step count.
+        state: weights, optimiser state, step count and running statistics.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class Learner:
         device: str,
         n_devices: int = 1,
         t1: float = 1.0,
+        norm: str = "group",
         kinetic_weight: float = 0.0,
         jacobian_weight: float = 0.0,
     ):
@@ -134,12 +138,15 @@ class Learner:
                 t1=t1,
                 final_relu=final_relu,
                 downsampling=downsampling,
+                norm=norm,
                 seed=seed,
                 dtype=self._dtype,
                 low_precision=precision == "bfloat16",
             )
-            self._graph, weights = nnx.split(network, nnx.Param)
-            state = State(weights, self._optimizer.init(weights), jnp.zeros((), jnp.int32))
+            graph, *parts = nnx.split(network, nnx.Param, nnx.BatchStat)
+            weights, running = parts
+            zero = jnp.zeros((), jnp.int32)
+            state = State(weights, self._optimizer.init(weights), zero, running)
             # Placed once: compiled once.
             self.state = jax.device_put(state, sharding.whole(self._mesh))
         self._by_adjoint = adjoint == "adjoint"
@@ -148,9 +155,11 @@ class Learner:
         self.versions = devices.versions()
         penalties = regulariser(kinetic_weight, jacobian_weight, seed)
         step: Callable = functools.partial(
-            train_step, self._graph, self._optimizer, regulariser=penalties
+            train_step, graph, self._optimizer, regulariser=penalties
         )
-        evaluation: Callable = functools.partial(forward, self._graph)
+        network.eval()
+        evaluated = nnx.graphdef(network)
+        evaluation: Callable = functools.partial(forward, evaluated)
         # What is not run by device, XLA partitions.
         if _runs_by_device(solver, adjoint, penalties is not None):
             states = P(None, None, None, sharding.AXIS)
@@ -159,11 +168,11 @@ class Learner:
             result = Result._make([P(), P(), P(), P(), solved, P()])
             step = sharding.by_device(step, self._mesh, (False, True, True, False), (P(), result))
             output = Output._make([P(sharding.AXIS), solved, P()])
-            evaluation = sharding.by_device(evaluation, self._mesh, (False, True), output)
+            evaluation = sharding.by_device(evaluation, self._mesh, (False, False, True), output)
         self._train_step = jax.jit(step)
         self._forward = jax.jit(evaluation)
-        self._trajectory = jax.jit(functools.partial(trajectory, self._graph))
-        self._gradient_check = jax.jit(functools.partial(gradient_check, self._graph, options))
+        self._trajectory = jax.jit(functools.partial(trajectory, evaluated))
+        self._gradient_check = jax.jit(functools.partial(gradient_check, graph, options))
 
     def train_step(self, images: Pixels, labels: Labels, learning_rate: float) -> dict[str, float]:
         """One optimiser step on the mean cross-entropy of a batch, plus penalties if weighted.
@@ -223,7 +232,10 @@ class Learner:
         """The ODE's state at `times` (from 0, increasing); no ResNet has one."""
         with self._context():
             solution, logits = self._trajectory(
-                self.state.weights, self._images(images), jnp.asarray(times, self._dtype)
+                self.state.weights,
+                self.state.running,
+                self._images(images),
+                jnp.asarray(times, self._dtype),
             )
         solution.check()
         states = np.asarray(solution.ys).transpose(0, 3, 1, 2, 4)
@@ -233,12 +245,15 @@ class Learner:
         """How far the ODE-Net's gradient is from the others: see `gradient_check`."""
         with self._context(), full_precision():
             found = self._gradient_check(
-                self.state.weights, self._images(images), self._place(labels)
+                self.state.weights,
+                self.state.running,
+                self._images(images),
+                self._place(labels),
             )
         return {name: float(value) for name, value in found.items()}
 
     def save(self, path: Path) -> None:
-        """Write weights, optimiser state and step count to the new directory `path`."""
+        """Write the whole `state` to the new directory `path`."""
         save_state(path, self.state)
 
     def load(self, path: Path) -> None:
@@ -262,7 +277,8 @@ class Learner:
 
     def _evaluate(self, images: Pixels) -> Output:
         with self._context():
-            output = self._forward(self.state.weights, self._images(images))
+            state = self.state
+            output = self._forward(state.weights, state.running, self._images(images))
         if output.solution is not None:
             output.solution.check()
         return output
@@ -303,18 +319,18 @@ def default_devices(
     return sharding.default_count(device, batch_size, cores) if alone else 1
 
 
-def forward(graph: nnx.GraphDef, weights: nnx.State, images: Array) -> Output:
+def forward(graph: nnx.GraphDef, weights: nnx.State, running: nnx.State, images: Array) -> Output:
     """The model's output for images with values in [0, 1]."""
     with full_precision():
-        return nnx.merge(graph, weights)(images)
+        return nnx.merge(graph, weights, running)(images)
 
 
 def trajectory(
-    graph: nnx.GraphDef, weights: nnx.State, images: Array, times: Array
+    graph: nnx.GraphDef, weights: nnx.State, running: nnx.State, images: Array, times: Array
 ) -> tuple[Solution, Array]:
     """`models.ODENet.trajectory` for images with values in [0, 1]."""
     with full_precision():
-        return nnx.merge(graph, weights).trajectory(images, times)
+        return nnx.merge(graph, weights, running).trajectory(images, times)
 
 
 def train_step(
@@ -330,21 +346,22 @@ def train_step(
     options = regulariser.options(state.steps) if regulariser else {}
 
     def loss_of(weights, backward):
-        output = nnx.merge(graph, weights)(images, backward, **options)
+        model = nnx.merge(graph, weights, state.running, copy=True)
+        output = model(images, backward, **options)
         losses = optax.softmax_cross_entropy_with_integer_labels(output.logits, labels)
         loss = losses.sum() / (len(labels) * sharding.count())
         total = loss + regulariser.cost(output.penalties) if regulariser else loss
-        return total, (loss, output)
+        return total, (loss, output, nnx.state(model, nnx.BatchStat))
 
     with full_precision():
-        (_, (loss, output)), (gradient, backward) = jax.value_and_grad(
+        (_, (loss, output, running)), (gradient, backward) = jax.value_and_grad(
             loss_of, (0, 1), has_aux=True
         )(state.weights, Backward.zeros())
     correct = jnp.sum(jnp.argmax(output.logits, 1) == labels)
     loss, correct, gradient = sharding.total((loss, correct, gradient))
     norm = optax.tree.norm(gradient)
     result = Result(loss, correct, norm, backward, output.solution, output.penalties)
-    return updated(optimizer, state, gradient, learning_rate), result
+    return updated(optimizer, state, gradient, learning_rate)._replace(running=running), result
 
 
 def updated(
@@ -356,7 +373,7 @@ def updated(
     """The state after one step of `optimizer` against `gradient`."""
     updates, opt_state = optimizer.update(gradient, state.optimizer, state.weights)
     weights = jax.tree.map(lambda w, u: w - learning_rate * u, state.weights, updates)
-    return State(weights, opt_state, state.steps + 1)
+    return state._replace(weights=weights, optimizer=opt_state, steps=state.steps + 1)
 
 
 def check_finite(
@@ -377,6 +394,7 @@ def named(state: State) -> dict[str, Array]:
         **checkpoint.flatten("model", state.weights),
         **checkpoint.flatten("optimizer", state.optimizer),
         "steps": state.steps,
+        **checkpoint.flatten("model", state.running),
     }
 
 

@@ -10,13 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from torch_node.normalise import normalisation
+
 Images = Float[Tensor, "batch 1 28 28"]
 State = Float[Tensor, "batch channels height width"]
-
-
-def group_norm(channels: int) -> nn.GroupNorm:
-    """Group normalisation with min(32, channels) groups and eps = 1e-5."""
-    return nn.GroupNorm(min(32, channels), channels)
 
 
 class TimeConv2d(nn.Conv2d):
@@ -42,11 +39,11 @@ class ResidualBlock(nn.Module):
     normalised input takes the place of the identity.
     """
 
-    def __init__(self, channels: int, stride: int = 1) -> None:
+    def __init__(self, channels: int, stride: int = 1, norm: str = "group") -> None:
         super().__init__()
-        self.norm1 = group_norm(channels)
+        self.norm1 = normalisation(norm, channels)
         self.conv1 = nn.Conv2d(channels, channels, 3, stride=stride, padding=1, bias=False)
-        self.norm2 = group_norm(channels)
+        self.norm2 = normalisation(norm, channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         if stride != 1:
             self.shortcut = nn.Conv2d(channels, channels, 1, stride=stride, bias=False)
@@ -61,15 +58,21 @@ class ResidualBlock(nn.Module):
 
 
 class VectorField(nn.Module):
-    """f(t, x) of the ODE block: norm, relu, conv(t, .), norm, relu, conv(t, .), norm."""
+    """f(t, x) of the ODE block: norm, relu, conv(t, .), norm, relu, conv(t, .), norm.
 
-    def __init__(self, channels: int) -> None:
+    With the norm "batch" it keeps "group": normalised over the batch, an image's derivative would
+    depend on the other images and on the calls before, so f were no function of t and x, and
+    neither the steps of a solver nor the adjoint's way back would be those of one ODE.
+    """
+
+    def __init__(self, channels: int, norm: str = "group") -> None:
         super().__init__()
-        self.norm1 = group_norm(channels)
+        norm = "group" if norm == "batch" else norm
+        self.norm1 = normalisation(norm, channels)
         self.conv1 = TimeConv2d(channels)
-        self.norm2 = group_norm(channels)
+        self.norm2 = normalisation(norm, channels)
         self.conv2 = TimeConv2d(channels)
-        self.norm3 = group_norm(channels)
+        self.norm3 = normalisation(norm, channels)
 
     def forward(self, t: Float[Tensor, ""], x: State) -> State:
         """dx/dt at the scalar time t, of the shape of x."""
@@ -81,12 +84,12 @@ class VectorField(nn.Module):
 class ConvDownsample(nn.Module):
     """28x28 images to 6x6 states by one 3x3 and two strided 4x4 convolutions (with bias)."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, norm: str = "group") -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(1, channels, 3)
-        self.norm1 = group_norm(channels)
+        self.norm1 = normalisation(norm, channels)
         self.conv2 = nn.Conv2d(channels, channels, 4, stride=2, padding=1)
-        self.norm2 = group_norm(channels)
+        self.norm2 = normalisation(norm, channels)
         self.conv3 = nn.Conv2d(channels, channels, 4, stride=2, padding=1)
 
     def forward(self, x: Images) -> State:
@@ -99,11 +102,11 @@ class ConvDownsample(nn.Module):
 class ResidualDownsample(nn.Module):
     """28x28 images to 7x7 states by a 3x3 convolution, two residual blocks (the paper's text)."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, norm: str = "group") -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(1, channels, 3)
-        self.block1 = ResidualBlock(channels, stride=2)
-        self.block2 = ResidualBlock(channels, stride=2)
+        self.block1 = ResidualBlock(channels, stride=2, norm=norm)
+        self.block2 = ResidualBlock(channels, stride=2, norm=norm)
 
     def forward(self, x: Images) -> State:
         """Features [batch, channels, 7, 7]."""
@@ -113,9 +116,9 @@ class ResidualDownsample(nn.Module):
 class Head(nn.Module):
     """Norm, relu (if `final_relu`), mean over space, linear to 10 logits."""
 
-    def __init__(self, channels: int, final_relu: bool) -> None:
+    def __init__(self, channels: int, final_relu: bool, norm: str = "group") -> None:
         super().__init__()
-        self.norm = group_norm(channels)
+        self.norm = normalisation(norm, channels)
         self.final_relu = final_relu
         self.linear = nn.Linear(channels, 10)
 

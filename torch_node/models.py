@@ -20,13 +20,14 @@ DOWNSAMPLINGS = ("conv", "residual")
 CHANNELS = 64
 
 
-def downsample(name: str) -> nn.Module:
+def downsample(name: str, norm: str) -> nn.Module:
     """The layers between the image and the features: "conv" or "residual"."""
     if name not in DOWNSAMPLINGS:
         raise ValueError(
             f"downsampling {name!r} is unknown; choose one of {', '.join(DOWNSAMPLINGS)}"
         )
-    return ConvDownsample(CHANNELS) if name == "conv" else ResidualDownsample(CHANNELS)
+    kind = ConvDownsample if name == "conv" else ResidualDownsample
+    return kind(CHANNELS, norm)
 
 
 class Output(NamedTuple):
@@ -40,11 +41,11 @@ class Output(NamedTuple):
 class ResNet(nn.Module):
     """Downsampling, `n_blocks` residual blocks, head."""
 
-    def __init__(self, n_blocks: int, *, final_relu: bool, downsampling: str) -> None:
+    def __init__(self, n_blocks: int, *, final_relu: bool, downsampling: str, norm: str) -> None:
         super().__init__()
-        self.downsample = downsample(downsampling)
-        self.blocks = nn.ModuleList(ResidualBlock(CHANNELS) for _ in range(n_blocks))
-        self.head = Head(CHANNELS, final_relu)
+        self.downsample = downsample(downsampling, norm)
+        self.blocks = nn.ModuleList(ResidualBlock(CHANNELS, norm=norm) for _ in range(n_blocks))
+        self.head = Head(CHANNELS, final_relu, norm)
 
     def forward(self, images: Float[Tensor, "batch 1 28 28"]) -> Output:
         """Classify images with values in [0, 1]."""
@@ -66,6 +67,7 @@ class OdeNet(nn.Module):
         *,
         final_relu: bool,
         downsampling: str,
+        norm: str,
         solver: str,
         adjoint: str,
         rtol: float,
@@ -76,9 +78,9 @@ class OdeNet(nn.Module):
     ) -> None:
         super().__init__()
         check(solver, adjoint, step_size)
-        self.downsample = downsample(downsampling)
-        self.field = VectorField(CHANNELS)
-        self.head = Head(CHANNELS, final_relu)
+        self.downsample = downsample(downsampling, norm)
+        self.field = VectorField(CHANNELS, norm)
+        self.head = Head(CHANNELS, final_relu, norm)
         self.t1 = t1
         self.solver = functools.partial(
             solve,
@@ -127,6 +129,7 @@ def build(
     *,
     final_relu: bool = True,
     downsampling: str = "conv",
+    norm: str = "group",
     solver: str | None = "dopri5",
     adjoint: str | None = "adjoint",
     rtol: float = 1e-3,
@@ -137,11 +140,12 @@ def build(
 ) -> ResNet | OdeNet:
     """The model of that name: one of MODELS, or any `resnet<N>`; resnets ignore the solver.
 
-    Raises ValueError listing the names for an unknown one.
+    `norm` is one of normalise.NORMS; the field of an ODE model keeps "group" with "batch" (why:
+    blocks.VectorField). Raises ValueError listing the names for an unknown one.
     """
     resnet = re.fullmatch(r"resnet([1-9]\d*)", name)
     if resnet:
-        return ResNet(int(resnet[1]), final_relu=final_relu, downsampling=downsampling)
+        return ResNet(int(resnet[1]), final_relu=final_relu, downsampling=downsampling, norm=norm)
     if name not in MODELS:
         raise ValueError(
             f"model {name!r} is unknown; choose one of {', '.join(MODELS)}, or resnet<N>"
@@ -151,6 +155,7 @@ def build(
     return OdeNet(
         final_relu=final_relu,
         downsampling=downsampling,
+        norm=norm,
         solver=solver,
         adjoint=adjoint,
         rtol=rtol,

@@ -71,6 +71,7 @@ class Learner:
         precision: str,
         device: str,
         t1: float = 1.0,
+        norm: str = "group",
         kinetic_weight: float = 0.0,
         jacobian_weight: float = 0.0,
     ) -> None:
@@ -95,6 +96,7 @@ class Learner:
                 model,
                 final_relu=final_relu,
                 downsampling=downsampling,
+                norm=norm,
                 solver=solver,
                 adjoint=adjoint,
                 rtol=rtol,
@@ -122,8 +124,18 @@ class Learner:
         Returns loss (the cross-entropy), accuracy (0 to 1), nfe_forward, nfe_backward, and steps
         and rejected of the forward solve; the last four are 0 for a ResNet. With penalties also
         kinetic, and jacobian if it has a weight, both unweighted. Raises SolveError and
-        NonFiniteLossError before anything is changed.
+        NonFiniteLossError with everything as it was before.
         """
+        running = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        try:
+            return self._train_step(images, labels, learning_rate)
+        except BaseException:
+            for buffer, before in running:
+                buffer.copy_(before)
+            raise
+
+    def _train_step(self, images: Pixels, labels: Labels, learning_rate: float) -> dict[str, float]:
+        self.model.train()
         options = self._regulariser.options(self.steps) if self._regulariser else {}
         self._optimizer.zero_grad(set_to_none=True)
         x, y = self._tensors(images, labels)
@@ -156,6 +168,7 @@ class Learner:
     def evaluate(self, images: Pixels, labels: Labels) -> dict[str, float]:
         """Mean loss, number of errors and the solve's statistics for one batch of any size."""
         x, y = self._tensors(images, labels)
+        self.model.eval()
         with _exact_convolutions():
             logits, solution, _ = self.model(x)
         return {
@@ -167,6 +180,7 @@ class Learner:
     @torch.no_grad()
     def predict(self, images: Pixels) -> Float[np.ndarray, "batch 10"]:
         """Logits."""
+        self.model.eval()
         with _exact_convolutions():
             logits = self.model(self._images(images)).logits
         return logits.cpu().numpy()
@@ -178,6 +192,7 @@ class Learner:
         A fixed-step solver ends a step at each of `times`.
         """
         assert isinstance(self.model, OdeNet)
+        self.model.eval()
         ts = torch.tensor(times, dtype=self._dtype, device=self._device)
         with _exact_convolutions():
             solution, logits = self.model.trajectory(self._images(images), ts)
@@ -185,7 +200,7 @@ class Learner:
         return Trajectory(states, logits.cpu().numpy(), solution.nfe_forward)
 
     def save(self, path: Path) -> None:
-        """Write parameters, optimiser state and step count to the new directory `path`."""
+        """Write weights, running statistics, optimiser state and steps to the new folder `path`."""
         steps = torch.tensor(self.steps)
         checkpoint.write(path, {**self._model_tensors(), **self._slots(), "steps": steps})
 

@@ -38,6 +38,15 @@ class Model:
     """Keep the ReLU before the average pool."""
     downsampling: Literal["conv", "residual"] = "conv"
     """Three convolutions (the paper's code), or residual blocks (the paper's text)."""
+    norm: Annotated[
+        Literal["group", "group1", "group64", "batch"],
+        arg(
+            help="Normalisation: in 32 groups of channels, in 1 (layer normalisation), in 64 "
+            "(instance normalisation), or over the batch. The vector field of odenet and rknet "
+            "keeps group with batch: normalised over the batch, it would depend on the other "
+            "images and on the calls before, and be no function of t and y."
+        ),
+    ] = "group"
     precision: Literal["float32", "float64", "bfloat16"] = "float32"
     """Type of weights, activations and solver state; bfloat16 (jax) of the convolutions only."""
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
@@ -239,6 +248,8 @@ def describe(config: Config) -> str:
     """Resolved model, solver and training in one line, as printed first and in titles."""
     model, solver, training = config.model, config.solver, config.training
     parts = [f"{model.name} in {model.framework}"]
+    if model.norm != "group":
+        parts.append(f"norm {model.norm}")
     if solver.solver is not None:
         step = f" step {solver.step_size:g}" if solver.step_size else f" rtol {solver.rtol:g}"
         end = f" to t1 {solver.t1:g}" if solver.t1 != 1 else ""

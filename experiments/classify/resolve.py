@@ -102,6 +102,7 @@ def learner_arguments(config: Config) -> dict[str, Any]:
         "model": model.name,
         "final_relu": model.final_relu,
         "downsampling": model.downsampling,
+        "norm": model.norm,
         "solver": solver.solver,
         "adjoint": solver.adjoint,
         "rtol": solver.rtol,

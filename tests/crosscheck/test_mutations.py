@@ -9,6 +9,7 @@ import pytest
 import jax_node.adjoint
 import jax_node.blocks
 import jax_node.conv
+import jax_node.normalise
 import jax_node.solve
 import torch_node.adjoint
 import torch_node.solve
@@ -92,7 +93,7 @@ def test_dropped_time_channel_in_the_field_alone(monkeypatch):
 
 
 def test_epsilon_of_group_normalisation(monkeypatch):
-    monkeypatch.setattr(jax_node.blocks.GroupNorm, "epsilon", 1e-6)
+    monkeypatch.setattr(jax_node.normalise.GroupNorm, "epsilon", 1e-6)
     found = failing_layers()
     norms = {"downsample.norm1", "downsample.norm2", "head.norm"}
     norms |= {f"field.norm{i}" for i in (1, 2, 3)}
@@ -100,7 +101,7 @@ def test_epsilon_of_group_normalisation(monkeypatch):
 
 
 def test_the_command_names_layer_index_and_both_values(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(jax_node.blocks.GroupNorm, "epsilon", 1e-6)
+    monkeypatch.setattr(jax_node.normalise.GroupNorm, "epsilon", 1e-6)
     found = suite.Findings(settings={"quick": True})
     found.checks = layers.layer_checks("odenet", None, trained.batch(0, 1)[0])
     monkeypatch.setattr(suite, "run", lambda quick, say: found)

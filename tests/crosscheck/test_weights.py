@@ -23,6 +23,8 @@ def test_layouts():
         "a.linear.kernel": rng.normal(size=(4, 6)),
         "a.norm.scale": rng.normal(size=7),
         "a.norm.bias": rng.normal(size=7),
+        "a.norm.mean": rng.normal(size=7),
+        "a.norm.var": rng.normal(size=7),
         "free": rng.normal(size=(2, 3)),
     }
     moved = weights.to_torch(arrays)
@@ -33,6 +35,8 @@ def test_layouts():
         "a.linear.weight",
         "a.norm.weight",
         "a.norm.bias",
+        "a.norm.running_mean",
+        "a.norm.running_var",
         "free",
     ]
     back = weights.to_jax(moved)

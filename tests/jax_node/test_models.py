@@ -10,6 +10,7 @@ from flax import nnx
 
 from jax_node import blocks, conv
 from jax_node.models import build, parameter_count
+from jax_node.normalise import NORMS, BatchNorm, GroupNorm, normalisation
 from jax_node.solve import solve
 
 SOLVER = functools.partial(solve, solver="euler", step_size=0.5)
@@ -21,6 +22,16 @@ SOLVER = functools.partial(solve, solver="euler", step_size=0.5)
 )
 def test_parameter_count(name, count):
     assert parameter_count(build(name, solver=SOLVER)) == count
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_no_norm_changes_the_parameter_count(norm):
+    model = nnx.eval_shape(lambda: build("odenet", solver=SOLVER, norm=norm))
+    assert parameter_count(model) == 208_266
+    found = {type(part.norm1) for part in (model.downsample, model.field)}
+    assert found == ({BatchNorm, GroupNorm} if norm == "batch" else {GroupNorm})
+    groups = {"group1": 1, "group64": 64}.get(norm, 32)
+    assert {getattr(model.field, f"norm{i}").groups for i in (1, 2, 3)} == {groups}
 
 
 @pytest.mark.parametrize("downsampling", ["conv", "residual"])
@@ -38,6 +49,8 @@ def test_unknown_names_are_refused():
         build("vgg")
     with pytest.raises(ValueError, match="choose conv or residual"):
         build("resnet1", downsampling="pool")
+    with pytest.raises(ValueError, match="'layer' is unknown; choose one of group, group1, gr"):
+        build("resnet1", norm="layer")
 
 
 def test_weights_start_the_same_in_both_precisions():
@@ -70,14 +83,39 @@ def test_time_convolution_equals_the_concatenated_one():
     np.testing.assert_allclose(layer(t, x), expected, atol=1e-13)  # rounding of ~600 terms
 
 
-def test_group_norm_is_the_textbook_one():
-    layer = blocks.GroupNorm()
+def drawn_layer(name):
+    layer = normalisation(name, 64)
+    nnx.update(layer, jax.tree.map(lambda w: w.astype(jnp.float64), nnx.state(layer)))
     rng = np.random.default_rng(0)
-    layer.scale[...], layer.bias[...] = jnp.asarray(rng.standard_normal((2, 64)), jnp.float32)
-    x = rng.standard_normal((6, 6, 3, 64)) + 5
-    grouped = x.reshape(6, 6, 3, 32, 2)
+    layer.scale[...], layer.bias[...] = jnp.asarray(rng.standard_normal((2, 64)))
+    return layer, rng.standard_normal((6, 6, 3, 64)) + 5
+
+
+def scaled(layer, normalised):
+    return normalised * np.asarray(layer.scale[...]) + np.asarray(layer.bias[...])
+
+
+@pytest.mark.parametrize(("name", "groups"), [("group", 32), ("group1", 1), ("group64", 64)])
+def test_group_norm_is_the_textbook_one(name, groups):
+    layer, x = drawn_layer(name)
+    grouped = x.reshape(6, 6, 3, groups, -1)
     mean = grouped.mean((0, 1, 4), keepdims=True)
     variance = grouped.var((0, 1, 4), keepdims=True)
     normalised = ((grouped - mean) / np.sqrt(variance + 1e-5)).reshape(x.shape)
-    expected = normalised * np.asarray(layer.scale[...]) + np.asarray(layer.bias[...])
-    np.testing.assert_allclose(layer(jnp.asarray(x)), expected, atol=1e-12)
+    np.testing.assert_allclose(layer(jnp.asarray(x)), scaled(layer, normalised), atol=1e-12)
+
+
+def test_batch_norm_is_the_textbook_one_in_training_and_in_evaluation():
+    layer, x = drawn_layer("batch")
+    mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
+    normalised = (x - mean) / np.sqrt(variance + 1e-5)
+    np.testing.assert_allclose(layer(jnp.asarray(x)), scaled(layer, normalised), atol=1e-12)
+    # From 0 and 1 a tenth of the way, the variance unbiased over 6 * 6 * 3 numbers.
+    running = 0.1 * mean, 0.9 + 0.1 * x.var((0, 1, 2), ddof=1)
+    for found, expected in zip((layer.mean[...], layer.var[...]), running, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-13)
+    layer.eval()
+    normalised = (x[:, :, :1] - running[0]) / np.sqrt(running[1] + 1e-5)
+    alone = layer(jnp.asarray(x[:, :, :1]))
+    np.testing.assert_allclose(alone, scaled(layer, normalised), atol=1e-12)
+    np.testing.assert_allclose(layer.mean[...], running[0], atol=1e-13)

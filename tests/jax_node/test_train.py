@@ -57,9 +57,11 @@ def test_overfits_64_images():
     assert wrong() == 0
 
 
-def test_save_and_load_go_on_bit_for_bit(digits, tmp_path):
+@pytest.mark.parametrize("norm", ["group", "batch"])
+def test_save_and_load_go_on_bit_for_bit(digits, tmp_path, norm):
     images, labels = (part[:4] for part in digits)
-    first, second = Learner(**OPTIONS), Learner(**OPTIONS | {"seed": 1})
+    options = OPTIONS | {"norm": norm}
+    first, second = Learner(**options), Learner(**options | {"seed": 1})
     first.train_step(images, labels, 0.1)
     first.save(tmp_path / "checkpoint")
     second.load(tmp_path / "checkpoint")
@@ -68,6 +70,7 @@ def test_save_and_load_go_on_bit_for_bit(digits, tmp_path):
     ours, theirs = leaves(first), leaves(second)
     assert ours.keys() == theirs.keys()
     assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+    assert first.evaluate(images, labels) == second.evaluate(images, labels)
     with pytest.raises(FileExistsError, match="exists already"):
         first.save(tmp_path / "checkpoint")
 
@@ -78,6 +81,8 @@ def test_a_foreign_checkpoint_is_named(tmp_path):
     before = leaves(learner)
     with pytest.raises(CheckpointError, match=r"lacks the array model.blocks.1"):
         Learner(**OPTIONS | {"model": "resnet2"}).load(tmp_path / "resnet1")
+    with pytest.raises(CheckpointError, match=r"lacks the array model.blocks.0.norm1.mean"):
+        Learner(**OPTIONS | {"norm": "batch"}).load(tmp_path / "resnet1")
     with pytest.raises(CheckpointError, match=r"float32\[.*expected float64"):
         Learner(**OPTIONS | {"precision": "float64"}).load(tmp_path / "resnet1")
     with pytest.raises(CheckpointError, match="is not there"):
@@ -106,6 +111,25 @@ def test_a_failed_step_changes_nothing(digits, odenet):
         odenet.train_step(images, labels, 0.1)
     for name, leaf in leaves(odenet).items():
         assert np.array_equal(leaf, broken[name], equal_nan=True)
+
+
+def test_running_statistics_move_in_training_alone_and_not_in_a_failed_step(digits):
+    images, labels = (part[:4] for part in digits)
+    learner = Learner(**OPTIONS | {"norm": "batch", "momentum": 0.0})
+    running = lambda: {n: a for n, a in leaves(learner).items() if n.endswith((".mean", ".var"))}
+    before = running()
+    assert len(before) == 10  # two norms in the downsampling, two in the block, one in the head
+    first = learner.predict(images[:2])
+    # An image's logits do not depend on the batch it comes in.
+    np.testing.assert_allclose(learner.predict(images)[:2], first, atol=1e-5)
+    learner.train_step(images, labels, 0.0)
+    moved = running()
+    assert all((moved[name] != before[name]).any() for name in before)
+    assert not np.allclose(learner.predict(images[:2]), first, atol=1e-3)
+    learner.state = learner.state._replace(weights=_with_nan(learner.state.weights))
+    with pytest.raises(NonFiniteLossError):
+        learner.train_step(images, labels, 0.1)
+    assert all(np.array_equal(moved[name], array) for name, array in running().items())
 
 
 def _with_nan(weights):

@@ -5,6 +5,7 @@ import torch
 
 from torch_node.blocks import TimeConv2d
 from torch_node.models import MODELS, OdeNet, build
+from torch_node.normalise import NORMS
 
 
 def fixed(name: str) -> dict:
@@ -22,6 +23,19 @@ def test_parameter_counts():
     assert count(build("resnet6")) == 576_778
     # A block has two 3x3 convolutions of 64 channels and two norms.
     assert count(build("resnet6")) - count(build("resnet1")) == 5 * (2 * 64 * 64 * 9 + 4 * 64)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_norms(norm):
+    model = build("odenet", norm=norm)
+    assert count(model) == 208_266
+    assert count(build("resnet6", norm=norm)) == 576_778
+    outside = [model.downsample.norm1, model.downsample.norm2, model.head.norm]
+    within = [getattr(model.field, f"norm{i}") for i in (1, 2, 3)]
+    groups = {"group1": 1, "group64": 64}.get(norm, 32)
+    assert [layer.num_groups for layer in within] == [groups] * 3
+    expected = torch.nn.BatchNorm2d if norm == "batch" else torch.nn.GroupNorm
+    assert {type(layer) for layer in outside} == {expected}
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -88,6 +102,8 @@ def test_unknown_model_lists_names(name):
 def test_unknown_downsampling_lists_names():
     with pytest.raises(ValueError, match="'pool' is unknown; choose one of conv, residual"):
         build("resnet1", downsampling="pool")
+    with pytest.raises(ValueError, match="'layer' is unknown; choose one of group, group1, gr"):
+        build("resnet1", norm="layer")
 
 
 def test_odenet_needs_a_solver():

@@ -151,22 +151,32 @@ def test_evaluate_in_parts_is_evaluate_of_all():
     assert whole["errors"] == (student.predict(images[:20]).argmax(1) != labels[:20]).sum()
 
 
-@pytest.mark.parametrize(("optimizer", "momentum"), [("sgd", 0.9), ("sgd", 0.0), ("adam", 0.9)])
-def test_a_loaded_checkpoint_goes_on_bit_for_bit(tmp_path, optimizer, momentum):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"momentum": 0.0},
+        {"optimizer": "adam"},
+        {"norm": "batch"},
+    ],
+    ids=["momentum", "sgd", "adam", "batch"],
+)
+def test_a_loaded_checkpoint_goes_on_bit_for_bit(tmp_path, options):
     images, labels = (part[:16] for part in digits())
-    one = learner(optimizer=optimizer, momentum=momentum)
+    one = learner(**options)
     one.save(tmp_path / "untrained")
     for _ in range(2):
         one.train_step(images, labels, 0.01)
     one.save(tmp_path / "last")
-    other = learner(optimizer=optimizer, momentum=momentum, seed=9)
+    other = learner(**options, seed=9)
     other.load(tmp_path / "last")
     assert other.steps == 2
     for _ in range(2):
         assert one.train_step(images, labels, 0.01) == other.train_step(images, labels, 0.01)
     assert_same(tensors(one), tensors(other))
+    assert one.evaluate(images, labels) == other.evaluate(images, labels)
     other.load(tmp_path / "untrained")  # back to before: momentum is gone too
-    assert_same(tensors(other), tensors(learner(optimizer=optimizer, momentum=momentum)))
+    assert_same(tensors(other), tensors(learner(**options)))
 
 
 @pytest.mark.parametrize(
@@ -174,6 +184,7 @@ def test_a_loaded_checkpoint_goes_on_bit_for_bit(tmp_path, optimizer, momentum):
     [
         ({"model": "resnet1"}, "lacks the tensor model.blocks.0.norm1.weight"),
         ({"downsampling": "residual"}, "lacks the tensor model.downsample.block1"),
+        ({"norm": "batch"}, "lacks the tensor model.downsample.norm1.running_mean"),
         ({"optimizer": "adam"}, "lacks the tensor optimizer.downsample.conv1.weight.step"),
         ({"momentum": 0.0}, "extra tensor optimizer.downsample.conv1.weight.momentum_buffer"),
         ({"precision": "float64"}, r"model.downsample.conv1.weight as float32\[64, 1, 3, 3\], "),
@@ -243,9 +254,25 @@ def test_save_is_new_whole_and_leaves_nothing_else(tmp_path, monkeypatch):
     assert [p.name for p in (tmp_path / "runs").iterdir()] == ["last"]
 
 
-def test_a_loss_that_is_not_finite_changes_nothing():
+def test_running_statistics_move_in_training_alone():
     images, labels = (part[:4] for part in digits())
-    student = learner("resnet1")
+    student = learner("resnet1", norm="batch", momentum=0.0)
+    running = lambda: {n: t for n, t in tensors(student).items() if ".running_" in n}
+    before = running()
+    assert len(before) == 10  # two norms in the downsampling, two in the block, one in the head
+    first = student.predict(images[:2])
+    # An image's logits do not depend on the batch it comes in.
+    np.testing.assert_allclose(student.predict(images)[:2], first, atol=1e-5)
+    assert_same(before, running())
+    student.train_step(images, labels, 0.0)
+    assert all((tensor != before[name]).any() for name, tensor in running().items())
+    assert not np.allclose(student.predict(images[:2]), first, atol=1e-3)
+
+
+@pytest.mark.parametrize("norm", ["group", "batch"])
+def test_a_loss_that_is_not_finite_changes_nothing(norm):
+    images, labels = (part[:4] for part in digits())
+    student = learner("resnet1", norm=norm)
     student.train_step(images, labels, 0.1)
     with torch.no_grad():
         student.model.head.linear.weight.fill_(3e38)

@@ -52,13 +52,15 @@ def test_resolving_twice_changes_nothing_and_json_keeps_all(flags):
     assert not config.model.final_relu
 
 
-def test_what_an_earlier_version_saved_is_a_run_to_1_without_penalties():
+def test_what_an_earlier_version_saved_is_a_run_with_the_defaults_of_newer_flags():
     saved = to_json(settled())
-    del saved["solver"]["t1"], saved["training"]["kinetic_weight"]
+    del saved["solver"]["t1"], saved["training"]["kinetic_weight"], saved["model"]["norm"]
     assert from_json(saved) == settled()
     plain = describe(settled())
     assert "t1" not in plain
     assert "weight" not in plain
+    assert "norm" not in plain
+    assert "jax; norm batch; " in describe(settled("--norm", "batch"))
     flags = ["--t1", "2", "--kinetic-weight", "0.1", "--jacobian-weight", "0.2"]
     assert "to t1 2, gradient" in describe(settled(*flags))
     assert "kinetic weight 0.1; jacobian weight 0.2" in describe(settled(*flags))
