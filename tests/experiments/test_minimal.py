@@ -12,7 +12,8 @@ def test_it_learns(capsys):
     assert [epoch for epoch, _, _ in found] == ["1", "2", "3"]
     losses = [float(loss) for _, loss, _ in found]
     # Guessing costs log(10) = 2.30.
-    assert losses[2] < losses[1] < losses[0] and losses[2] < 2.3
+    assert losses[2] < losses[1] < losses[0]
+    assert losses[2] < 2.3
     assert found[2][2] == f"{error:.2f}"
 
 
