@@ -19,8 +19,13 @@ _TOLERANCE = 100 * float(np.finfo(np.longdouble).eps)
 _SUBSTEPS = np.array([2 * (j + 1) for j in range(_COLUMNS)])  # harmonic sequence, doubled
 
 
-def _extrapolated(problem: Problem, t, y, step):
-    """Return the step's result of order 2 * _COLUMNS, and its difference to the entry before."""
+def _extrapolated(problem: Problem, t, y, step, tolerance):
+    """Return the step's result, and the relative difference to the entry of lower order.
+
+    The first result within `tolerance` is taken: further columns would only magnify rounding, by
+    which a small step near a singularity might then never be accepted. At the most the order is
+    2 * _COLUMNS.
+    """
     f0 = problem.field(np, t, y)
     row: list = []
     for i, n in enumerate(_SUBSTEPS):
@@ -33,8 +38,13 @@ def _extrapolated(problem: Problem, t, y, step):
         for k in range(i):
             ratio = (np.longdouble(n) / _SUBSTEPS[i - k - 1]) ** 2
             new.append(new[k] + (new[k] - row[k]) / (ratio - 1))
+        if i:
+            scale = 1e-3 + np.maximum(np.abs(y), np.abs(new[-1]))
+            size = np.max(np.abs(new[-1] - new[-2]) / scale)
+            if size <= tolerance:
+                break
         row = new
-    return row[-1], row[-1] - row[-2]
+    return new[-1], size
 
 
 def solve(problem: Problem, tolerance: float = _TOLERANCE) -> Float[np.ndarray, " size"]:
@@ -48,8 +58,7 @@ def solve(problem: Problem, tolerance: float = _TOLERANCE) -> Float[np.ndarray, 
     step = t1 / 100
     while t < t1:
         step = min(step, t1 - t)
-        new, difference = _extrapolated(problem, t, y, step)
-        size = np.max(np.abs(difference) / (1e-3 + np.maximum(np.abs(y), np.abs(new))))
+        new, size = _extrapolated(problem, t, y, step, tolerance)
         if size <= tolerance:
             t, y = t + step, new
         elif step < 1e-6 * t1:
