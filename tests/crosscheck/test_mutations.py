@@ -35,6 +35,13 @@ def mutated(module, old, new):
     return copy
 
 
+def mutated_adjoint(old, new):
+    """That of JAX, with the types that its callers know."""
+    copy = mutated(jax_node.adjoint, old, new)
+    copy.Augmented, copy.Backward = jax_node.adjoint.Augmented, jax_node.adjoint.Backward
+    return copy
+
+
 @pytest.fixture(autouse=True)
 def _no_compiled_leftovers():
     yield
@@ -132,7 +139,7 @@ def test_wrong_sign_in_the_handwritten_adjoint(monkeypatch):
 
 def test_wrong_sign_in_the_jax_adjoint(monkeypatch):
     old = "da, dp = jax.tree.map(jnp.negative, pull(state.a))"
-    fault = mutated(jax_node.adjoint, old, "da, dp = pull(state.a)")
+    fault = mutated_adjoint(old, "da, dp = pull(state.a)")
     monkeypatch.setattr(jax_node.solve, "solve_by_adjoint", fault.solve_by_adjoint)
     found = euler_gradients()
     assert sides(found) == {
@@ -144,7 +151,7 @@ def test_wrong_sign_in_the_jax_adjoint(monkeypatch):
 @pytest.mark.parametrize("side", ["jax", "torch"])
 def test_missing_gradient_of_the_times(monkeypatch, side):
     if side == "jax":
-        fault = mutated(jax_node.adjoint, "if times_wanted:", "if False:")
+        fault = mutated_adjoint("if times_wanted:", "if False:")
         monkeypatch.setattr(jax_node.solve, "solve_by_adjoint", fault.solve_by_adjoint)
     else:
         fault = mutated(torch_node.adjoint, "dL_dts[i] = dL_dt", "pass")
