@@ -10,16 +10,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from experiments.classify.trust import LIMIT
 from experiments.harness.figures import BLUE, ORANGE, bare, save
 
 
 def plot_curves(rows: Sequence[dict[str, Any]], title: str, path: Path) -> None:
     """Draw training loss, test error and NFE against the epoch, from rows of metrics.jsonl.
 
-    `title` may have several lines. NFE is left out where nothing was evaluated (a ResNet).
+    `title` may have several lines. NFE is left out where nothing was evaluated (a ResNet), the
+    adjoint's reconstruction where there is no adjoint.
     """
     with_nfe = any(row["nfe_forward"] for row in rows)
-    panels = 3 if with_nfe else 2
+    with_adjoint = any("reconstruction" in row for row in rows)
+    panels = 2 + with_nfe + with_adjoint
     figure = Figure(figsize=(4.2 * panels, 3.9), dpi=120, layout="constrained")
     axes = figure.subplots(1, panels)
     epochs = [row["epoch"] for row in rows]
@@ -37,6 +40,15 @@ def plot_curves(rows: Sequence[dict[str, Any]], title: str, path: Path) -> None:
         axes[2].set(title="Vector field evaluations (NFE)", ylabel="evaluations per training step")
         axes[2].set_ylim(bottom=0)
         axes[2].legend(frameon=False)
+    if with_adjoint:
+        found = [row.get("reconstruction") for row in rows]
+        _line(axes[3], epochs, found, "median of the steps", BLUE)
+        axes[3].axhline(LIMIT, color=ORANGE, linestyle="--", linewidth=1, label="not to be trusted")
+        axes[3].set(
+            title="Adjoint: y(0) solved for backwards", ylabel="distance from y(0) / size of y(0)"
+        )
+        axes[3].set_yscale("log")
+        axes[3].legend(frameon=False)
     figure.suptitle(title, fontsize=9)
     save(path, figure)
 

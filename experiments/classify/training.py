@@ -18,9 +18,10 @@ import numpy as np
 from rich.console import Console
 
 from experiments.classify import config as configuration
-from experiments.classify import curves, summary
+from experiments.classify import curves, summary, trust
 from experiments.classify.config import Config
 from experiments.harness import frameworks, progress
+from experiments.harness.command import say
 from experiments.harness.errors import RunError, RunFailedError
 from experiments.harness.loop import load_checkpoint, steady_seconds, stop
 from experiments.harness.run_folder import RunFolder, selected_checkpoint
@@ -94,6 +95,8 @@ def train(
             rows.append(row)
             folder.commit_epoch(row, learner.save, score=None if select == "last" else select)
             bar.epoch(row)
+            if sentence := trust.warning(rows):
+                say(bar.console, "warning", sentence)
     if folder.best != folder.last:
         load_checkpoint(learner, folder.best)
     folder.write_json("predictions.json", predictions(learner, dataset, batch_size))
@@ -197,6 +200,7 @@ def summarise_run(
         "parameters": learner.parameter_count,
         "nfe_forward": last["nfe_forward"],
         "nfe_backward": last["nfe_backward"],
+        "reconstruction": max(row.get("reconstruction") or 0.0 for row in rows),
         "seconds_per_epoch": statistics.median(row["seconds_train"] for row in rows),
         "cpu_seconds_per_epoch": statistics.median(
             # A run begun by an earlier version has epochs without.

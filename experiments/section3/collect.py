@@ -15,7 +15,7 @@ ROW = ("epoch", "train_loss", "test_loss", "test_error", "nfe_forward", "nfe_bac
        "jacobian", "reconstruction", "gradient_checks")  # fmt: skip
 SUMMARY = ("test_error", "test_loss", "selected_epoch", "parameters", "nfe_forward",
            "nfe_backward", "seconds_per_epoch", "cpu_seconds_per_epoch", "peak_memory_mib",
-           "epochs")  # fmt: skip
+           "epochs", "reconstruction")  # fmt: skip
 
 
 def collect(folder: Path) -> dict[str, Any]:
