@@ -1,7 +1,8 @@
 """Is the adjoint of a coarse step what spoilt training? `python experiments/verdict.py STUDY`.
 
 Applies the rule of section3/coarse_adjoint.py to the runs of `study.py --preset coarse-adjoint`,
-in their folder or in the JSON file made of it.
+in their folder or in the JSON file made of it. `verdict.py STUDY FOLDER` writes tables and pictures
+too, for `pages.py docs/implicit_adams.md verdict=FOLDER`.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from experiments.harness.command import guard
 from experiments.harness.errors import ConfigError
-from experiments.section3 import coarse_adjoint, collect
+from experiments.harness.figures import save
+from experiments.harness.files import write_atomic
+from experiments.section3 import coarse_adjoint, coarse_adjoint_page, collect
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,21 +28,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(arguments: list[str], console: Console) -> None:
     """Print the rule's clauses, the quotient of every seed, and the verdict."""
-    if len(arguments) != 1 or arguments[0].startswith("-"):
+    if len(arguments) not in (1, 2) or arguments[0].startswith("-"):
         raise ConfigError(
-            "usage: verdict.py STUDY, the folder of study.py --preset coarse-adjoint or the JSON "
-            "file made of it."
+            "usage: verdict.py STUDY [FOLDER]; STUDY is the folder of study.py --preset "
+            "coarse-adjoint or the JSON file made of it, FOLDER takes tables and pictures."
         )
     path = Path(arguments[0])
     if not path.exists():
         raise ConfigError(f"{path} is not there.")
-    clauses = coarse_adjoint.rule(collect.load(path))
+    record = collect.load(path)
+    clauses = coarse_adjoint.rule(record)
     for clause in clauses:
         bound = f"{'above' if clause.above else 'at most'} {coarse_adjoint.FACTOR:g}"
         found = ", ".join(f"{q:.3g} (seed {s})" for s, q in clause.quotients.items()) or "no runs"
         word = {True: "holds", False: "fails", None: "open"}[clause.holds]
         console.print(f"{word:6s} {clause.text}, {bound}: {found}", highlight=False, soft_wrap=True)
     console.print(coarse_adjoint.verdict(clauses), highlight=False, soft_wrap=True)
+    if len(arguments) == 2:
+        write(record, Path(arguments[1]))
+
+
+def write(record: dict[str, Any], folder: Path) -> None:
+    """Tables and pictures of a record."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("training", "switch"):
+            if figure := getattr(coarse_adjoint_page, name)(record):
+                save(folder / f"{name}.png", figure)
+        write_atomic(folder / "summary.md", coarse_adjoint_page.text(record))
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written ({error.strerror}).") from None
 
 
 if __name__ == "__main__":

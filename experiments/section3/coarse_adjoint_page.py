@@ -1,0 +1,159 @@
+"""What the runs of coarse_adjoint.py show: the rule's table, the runs' table, two pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from experiments.classify.trust import LIMIT
+from experiments.harness.figures import BLUE, GREEN, GREY, ORANGE, bare
+from experiments.harness.markdown import table
+from experiments.section3 import coarse_adjoint, grid
+from experiments.section3.coarse_adjoint import FACTOR, name_of
+
+Record = dict[str, Any]
+Run = dict[str, Any]
+
+# One rk4 step by the adjoint is green: it is the implicit Adams of the work we follow up on.
+DRAWN = {
+    name_of("one-step", "adjoint"): ("one step, adjoint", GREEN),
+    name_of("one-step", "direct"): ("one step, direct", BLUE),
+    name_of("dopri5", "adjoint"): ("dopri5 1e-3, adjoint", ORANGE),
+    name_of("one-step", "adjoint", "momentum"): ("one step, adjoint; momentum 0.9", GREY),
+}
+
+
+def text(record: Record) -> str:
+    """The rule and its verdict, and a row for every variant that has runs, in Markdown."""
+    clauses = coarse_adjoint.rule(record)
+    words = {True: "holds", False: "fails", None: "open"}
+    rule = table(
+        [
+            "quotient of final training losses",
+            "must be",
+            *(f"seed {s}" for s in coarse_adjoint.SEEDS),
+            "",
+        ],
+        [
+            [
+                clause.text,
+                f"{'above' if clause.above else 'at most'} {FACTOR:g}",
+                *(
+                    f"{clause.quotients[s]:.3g}" if s in clause.quotients else "not run"
+                    for s in coarse_adjoint.SEEDS
+                ),
+                words[clause.holds],
+            ]
+            for clause in clauses
+        ],
+    )
+    rows = [_row(name, runs) for name, runs in _by_variant(record)]
+    headers = ["trained by", "seeds", "training loss", "test error (%)", "cosine", "size",
+               "reconstruction", "L"]  # fmt: skip
+    commits = {run["commit"][:10] for run in record["runs"] if run["status"] == "done"}
+    return (
+        f"**{coarse_adjoint.verdict(clauses)}**\n\n{rule}\n{table(headers, rows)}\n"
+        f"Numbers are one a seed. `python experiments/study.py --preset {record['preset']}`, "
+        f"{record['data']['title']}, commit {', '.join(sorted(commits))}; the training loss is the "
+        f"median of the last {coarse_adjoint.LAST} epochs' means; cosine and size (quotient of "
+        "norms) are those of the gradient against the computed loss's on 64 training images, L the "
+        "field's Lipschitz constant, all at the last check; the reconstruction is the last epoch's "
+        "median.\n"
+    )
+
+
+def training(record: Record) -> Figure | None:
+    """Training loss, and what the adjoint's gradient is worth, over the epochs."""
+    figure = Figure(figsize=(12.6, 4.2), dpi=120, layout="constrained")
+    loss, cosine, reconstruction = figure.subplots(1, 3)
+    drawn = [(name, runs) for name, runs in _by_variant(record) if name in DRAWN]
+    if not drawn:
+        return None
+    for name, runs in drawn:
+        colour = DRAWN[name][1]
+        for run in runs:
+            epochs = [row["epoch"] for row in run["rows"]]
+            _line(loss, epochs, [row["train_loss"] for row in run["rows"]], colour)
+            if "adjoint" not in name:
+                continue
+            checks = _checks(run)
+            steps = [check["step"] for check in checks]
+            _line(cosine, steps, [check["cosine"] for check in checks], colour)
+            _line(reconstruction, epochs, [row["reconstruction"] for row in run["rows"]], colour)
+    loss.set(title="Training loss", ylabel="mean cross-entropy (nats)", yscale="log")
+    cosine.set(title="Gradient", ylabel="cosine to that of the computed loss", ylim=(None, 1.03))
+    reconstruction.set(
+        title="Reconstruction", ylabel="distance from y(0) / size of y(0)", yscale="log"
+    )
+    reconstruction.axhline(LIMIT, color="black", linestyle="--", linewidth=1)
+    reconstruction.annotate("warning", (1, LIMIT), xytext=(2, 4), textcoords="offset points")
+    for axis, unit in ((loss, "epoch"), (cosine, "training step"), (reconstruction, "epoch")):
+        axis.set_xlabel(unit)
+        bare(axis)
+    keys = [Line2D([], [], color=DRAWN[name][1], label=DRAWN[name][0]) for name, _ in drawn]
+    figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False)
+    return figure
+
+
+def switch(record: Record) -> Figure | None:
+    """The training loss after the gradient was switched, and where it was kept."""
+    runs = dict(_by_variant(record))
+    figure = Figure(figsize=(9, 3.9), dpi=120, layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    found = False
+    for axis, first in zip(axes, coarse_adjoint.GRADIENTS, strict=True):
+        for then, colour in zip(coarse_adjoint.GRADIENTS, (GREEN, BLUE), strict=True):
+            for run in runs.get(coarse_adjoint.switched(first, then), []):
+                found = True
+                checks = _checks(run)
+                _line(axis, [c["step"] for c in checks], [c["loss"] for c in checks], colour)
+        axis.set(title=f"From the weights found by {first}", xlabel="steps after", yscale="log")
+        bare(axis)
+    axes[0].set_ylabel("loss of 64 training images (nats)")
+    keys = [
+        Line2D([], [], color=colour, label=f"on by {then}")
+        for then, colour in zip(coarse_adjoint.GRADIENTS, (GREEN, BLUE), strict=True)
+    ]
+    figure.legend(handles=keys, loc="outside lower center", ncols=2, frameon=False)
+    return figure if found else None
+
+
+def _by_variant(record: Record) -> Iterator[tuple[str, list[Run]]]:
+    for variant in coarse_adjoint.VARIANTS:
+        runs = [
+            run
+            for run in record["runs"]
+            if run["variant"] == variant.name and run["status"] == "done"
+        ]
+        if runs:
+            yield variant.name, runs
+
+
+def _row(name: str, runs: list[Run]) -> list[Any]:
+    last = [_checks(run)[-1] for run in runs]
+    number = lambda values: " / ".join("-" if v is None else f"{v:.2g}" for v in values)
+    by_adjoint = "reconstruction" in runs[0]["rows"][-1]
+    return [
+        grid.VARIANTS[name].title,
+        " / ".join(str(run["seed"]) for run in runs),
+        number([coarse_adjoint.final_loss(run) for run in runs]),
+        number([run["summary"]["test_error"] for run in runs]),
+        number([check["cosine"] for check in last]),
+        number([check["size"] for check in last]),
+        number([run["rows"][-1]["reconstruction"] for run in runs]) if by_adjoint else "",
+        number([check["lipschitz"] for check in last]),
+    ]
+
+
+def _checks(run: Run) -> list[dict[str, Any]]:
+    return [check for row in run["rows"] for check in row.get("gradient_checks", [])]
+
+
+def _line(axis: Axes, x: list[float], y: list[float | None], colour: str) -> None:
+    known = [(a, b) for a, b in zip(x, y, strict=True) if b is not None]
+    if known:
+        axis.plot(*zip(*known, strict=True), color=colour, linewidth=1.2, alpha=0.85)
