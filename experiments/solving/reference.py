@@ -15,7 +15,8 @@ from jaxtyping import Float
 from experiments.solving.problems import Problem
 
 _COLUMNS = 10
-_TOLERANCE = 100 * float(np.finfo(np.longdouble).eps)
+_EPS = np.finfo(np.longdouble).eps
+_TOLERANCE = 100 * float(_EPS)
 _SUBSTEPS = np.array([2 * (j + 1) for j in range(_COLUMNS)])  # harmonic sequence, doubled
 
 
@@ -40,7 +41,8 @@ def _extrapolated(problem: Problem, t, y, step):
             new.append(new[k] + (new[k] - row[k]) / (ratio - 1))
         if i:
             scale = 1e-3 + np.maximum(np.abs(y), np.abs(new[-1]))
-            size = np.max(np.abs(new[-1] - new[-2]) / scale)
+            # Two results may agree by chance: neither is better than its last digit.
+            size = max(np.max(np.abs(new[-1] - new[-2]) / scale), _EPS)
             if size < least:
                 best, least = new[-1], size
         row = new
@@ -63,6 +65,6 @@ def solve(problem: Problem, tolerance: float = _TOLERANCE) -> Float[np.ndarray, 
             t, y = t + step, new
         elif step < 1e-6 * t1:
             raise ArithmeticError(f"{problem.name}: no step at t = {t:.6g} errs below {tolerance}.")
-        factor = 0.9 * (tolerance / max(size, 1e-25)) ** (1 / (2 * _COLUMNS - 1))
+        factor = 0.9 * (tolerance / size) ** (1 / (2 * _COLUMNS - 1))
         step = step * np.longdouble(min(3.0, max(0.2, factor)))
     return y
