@@ -68,9 +68,9 @@ class AdamsController(AbstractAdaptiveStepSizeController[AdamsControllerState, A
         solver = getattr(func, "__self__", None)
         if not isinstance(solver, Adams) or isinstance(solver, AbstractWrappedSolver):
             raise ValueError(
-                f"AdamsController chooses the steps of Adams, but the solver is "
-                f"{type(solver).__name__}: use diffrax.PIDController(rtol, atol), or constant steps "
-                "for a solver that estimates no error."
+                "AdamsController chooses the steps of Adams, but the solver is "
+                f"{type(solver).__name__}: use diffrax.PIDController(rtol, atol), or constant "
+                "steps for a solver that estimates no error."
             )
         nfe = 0
         if dt0 is None:

@@ -191,7 +191,9 @@ class _FixedAdams(AbstractSolver[FixedAdamsState]):
             def add_up(total: Array, f: Array) -> Array:
                 return total + (h * rule.weight).astype(f.dtype) * f
 
-            def increase(f: Array, origin: Array, d: Array, total: Array, predicted: Array) -> Array:
+            def increase(
+                f: Array, origin: Array, d: Array, total: Array, predicted: Array
+            ) -> Array:
                 of = lambda weight: weight.astype(f.dtype)
                 d = of(h * rule.new) * f + of(h * rule.first) * origin + of(rule.before) * d
                 return d + of(rule.total) * total + jnp.where(first, predicted, 0)

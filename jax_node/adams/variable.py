@@ -183,10 +183,13 @@ class Adams(AbstractAdaptiveSolver[AdamsState], AbstractImplicitSolver[AdamsStat
             used=jnp.arange(self.max_order, dtype=k.dtype) <= k,
         )
         # A step cut short by others, a step time or a jump, would leave two derivatives at almost
-        # one time, of which the next step could make nothing: the history stays as it is.
-        cut_short = (h <= _CUT_SHORT * past.step) & (found.error_size < _CUT_SHORT)
-        new = self._without_the_step(cut_short | (h == 0), h, past, new)
-        error = self._report(found, choice.ratio, y0)
+        # one time, of which the next step could make nothing: the history stays as it is, and the
+        # step may grow to what it was.
+        cut_short = (h <= _CUT_SHORT * past.step) & (found.error_size < _CUT_SHORT) | (h == 0)
+        new = self._without_the_step(cut_short, h, past, new)
+        as_before = jnp.minimum(past.step / jnp.where(h == 0, 1, h), 1 / _CUT_SHORT)
+        ratio = jnp.where(cut_short, jnp.maximum(choice.ratio, as_before), choice.ratio)
+        error = self._report(found, ratio, y0)
         return found.state, error, dense_info, new, RESULTS.successful
 
     def _restart_after(self, made_jump, terms, t0, y0, args, state: AdamsState) -> AdamsState:
