@@ -23,7 +23,7 @@ class RK4(diffrax.AbstractERK):
     rule too, so that the two agree to rounding.
     """
 
-    tableau: ClassVar[diffrax.ButcherTableau] = _three_eighths
+    tableau: ClassVar[diffrax.ButcherTableau] = _three_eighths  # pyright: ignore
     interpolation_cls: ClassVar[Callable[..., diffrax.ThirdOrderHermitePolynomialInterpolation]] = (
         diffrax.ThirdOrderHermitePolynomialInterpolation.from_k
     )

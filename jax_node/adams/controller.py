@@ -65,6 +65,7 @@ class AdamsController(AbstractAdaptiveStepSizeController[AdamsControllerState, A
 
     def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
         """Return the end of the first step, and the state."""
+        t0, t1 = jnp.asarray(t0), jnp.asarray(t1)
         solver = getattr(func, "__self__", None)
         if not isinstance(solver, Adams) or isinstance(solver, AbstractWrappedSolver):
             raise ValueError(
@@ -85,9 +86,13 @@ class AdamsController(AbstractAdaptiveStepSizeController[AdamsControllerState, A
         )
         return t0 + dt0, state
 
-    def adapt_step_size(self, t0, t1, y0, y1_candidate, args, y_error, error_order, state):
+    def adapt_step_size(
+        self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
+    ):
         """Accept or reject, and return the next step's ends."""
         del args
+        t0, t1 = jnp.asarray(t0), jnp.asarray(t1)
+        state = controller_state
         taken = t1 - t0
         error = self._size(y_error, y0, y1_candidate).astype(t1.dtype)
         keep = error < 1

@@ -144,6 +144,7 @@ class _FixedAdams(AbstractSolver[FixedAdamsState]):
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
         """One step: Runge-Kutta in the start-up, then Adams."""
+        t0, t1 = jnp.asarray(t0), jnp.asarray(t1)
         slots = self.max_order - 1
         h = t1 - t0
         restart = jnp.asarray(made_jump)

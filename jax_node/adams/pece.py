@@ -49,7 +49,7 @@ def predict(
     found = combine(rows, past.differences)
     row = lambda i: jax.tree.map(lambda leaf: leaf[i], found)
     state = jax.tree.map(jnp.add, y0, row(0))
-    return Prediction(state, *map(row, range(1, 6)), by_any=row(slice(6, None)))
+    return Prediction(state, row(1), row(2), row(3), row(4), row(5), row(slice(6, None)))
 
 
 class Correction(NamedTuple):
@@ -85,14 +85,14 @@ def correct(
     first, last = missed(predicted.by_one), missed(predicted.same)
     all_four = (first, missed(predicted.lower2), missed(predicted.lower), last)
     stacked = jax.tree.map(lambda *rows: jnp.stack(rows), *all_four)
-    first_size, *sizes = jax.vmap(size, axis_size=4)(stacked)
-    broken = doubtful & (sizes[-1] > _SMOOTH * first_size)
+    sizes = jax.vmap(size, axis_size=4)(stacked)
+    broken = doubtful & (sizes[-1] > _SMOOTH * sizes[0])
 
     k = jnp.where(broken, 1, k)
     at_order = jax.tree.map(lambda a, b: jnp.where(broken, a, b), first, last)
     euler = add_scaled(y0, h, predicted.by_one)
     base = jax.tree.map(lambda a, b: jnp.where(broken, a, b), euler, predicted.state)
-    sizes = jnp.where(broken, first_size, jnp.stack(sizes))
+    sizes = jnp.where(broken, sizes[0], sizes[1:])
     weight = c.g[k]
     error_weight = jax.lax.stop_gradient(weight - c.g[k - 1])
     error_size = jnp.abs(error_weight) * sizes[-1]

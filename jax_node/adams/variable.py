@@ -24,7 +24,7 @@ was seen while this was written, and is not part of that comparison.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import equinox as eqx
 import jax
@@ -55,6 +55,10 @@ ERROR_ORDER = 2  # what the error is scaled to (see `Adams`), and order 1's own
 SAFETY = 0.9  # that of diffrax's PID controller
 
 
+# Its annotation names root finders; what it needs are the arguments rtol, atol and norm.
+_tolerances: Any = with_stepsize_controller_tols(cast(Any, optx.FixedPointIteration))
+
+
 class Adams(AbstractAdaptiveSolver[AdamsState], AbstractImplicitSolver[AdamsState]):
     """Variable-order, variable-step Adams-Bashforth-Moulton (PECE), of order 2 to `max_order` + 1.
 
@@ -80,7 +84,7 @@ class Adams(AbstractAdaptiveSolver[AdamsState], AbstractImplicitSolver[AdamsStat
     interpolation_cls: ClassVar = AdamsInterpolation
 
     max_order: int = eqx.field(static=True, default=12)
-    root_finder: Any = with_stepsize_controller_tols(optx.FixedPointIteration)()  # type: ignore[misc]
+    root_finder: Any = _tolerances()  # type: ignore[misc]
 
     def __check_init__(self):
         if not (isinstance(self.max_order, int) and 1 <= self.max_order <= 12):
@@ -128,6 +132,7 @@ class Adams(AbstractAdaptiveSolver[AdamsState], AbstractImplicitSolver[AdamsStat
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
         """One step by PECE, and the choice of the next order."""
+        t0, t1 = jnp.asarray(t0), jnp.asarray(t1)
         past = solver_state
         if made_jump is not False:
             past = self._restart_after(made_jump, terms, t0, y0, args, past)
