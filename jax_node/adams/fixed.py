@@ -23,12 +23,11 @@ in II.1; torchdiffeq 0.2.5, `_impl/fixed_adams.py`.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from diffrax import (
     RESULTS,
     AbstractSolver,
@@ -39,35 +38,9 @@ from jaxtyping import Array, Bool, Float, Inexact, Int, PyTree
 
 from jax_node.adams import ring
 from jax_node.adams.coefficients import fixed_step_tables
-from jax_node.adams.field import Y, combine, evaluate
+from jax_node.adams.field import Y, add_scaled, combine, evaluate
+from jax_node.adams.rule import Rule, adams, kutta
 
-
-class _Rule(NamedTuple):
-    """What follows from one evaluation f of a step, in which d and s are carried on:
-
-    s <- s + h weight f
-    d <- h (new f + first f_0) + before d + total s.
-
-    The next evaluation is at the state y_n + d and the rule's `time`, in steps.
-    """
-
-    time: Any
-    new: Any
-    first: Any
-    before: Any
-    total: Any
-    weight: Any
-
-
-# Kutta's 3/8 rule: d is h k_0 / 3, then h (k_1 - k_0 / 3), then h (k_2 - k_1 + k_0), then s.
-_KUTTA = _Rule(
-    time=np.array([0, 1 / 3, 2 / 3, 1]),
-    new=np.array([1 / 3, 1, 1, 0]),
-    first=np.array([0, -1 / 3, 2 / 3, 0]),
-    before=np.array([0, 0, -1, 0]),
-    total=np.array([0, 0, 0, 1]),
-    weight=np.array([1 / 8, 3 / 8, 3 / 8, 1 / 8]),
-)
 _STARTING_HISTORY = 3  # derivatives that an Adams step needs
 
 
@@ -162,45 +135,31 @@ class _FixedAdams(AbstractSolver[FixedAdamsState]):
         past = combine(h * weights, solver_state.derivatives)
         predicted, known = (jax.tree.map(lambda p, i=i: p[i], past) for i in range(2))
 
-        # Adams as a rule: f_0 completes the predictor, and then d = h m_new f + known.
         trips = 1 + max(3, self.iterations)
-        then = (np.arange(trips) > 0).astype(float)
-        of_origin = lambda w: jnp.sum(jnp.where(age == 0, w, 0))
+        of_origin = lambda weights: jnp.sum(jnp.where(age == 0, weights, 0))
         new = jnp.asarray(implicit_new, h.dtype)[count]
-        adams = _Rule(
-            time=then,
-            new=jnp.where(then > 0, new, of_origin(explicit)),
-            first=np.zeros(trips),
-            before=np.zeros(trips),
-            total=then,
-            weight=jnp.where(then > 0, 0, of_origin(implicit)),
-        )
-        kutta = jax.tree.map(lambda column: np.pad(column, (0, trips - 4)), _KUTTA)
-        rules = jax.tree.map(
-            lambda a, b: jnp.where(starting, jnp.asarray(a, h.dtype), jnp.asarray(b, h.dtype)),
-            kutta,
-            adams,
-        )
+        either = lambda a, b: jnp.where(starting, jnp.asarray(a, h.dtype), jnp.asarray(b, h.dtype))
+        multistep = adams(trips, of_origin(explicit), of_origin(implicit), new)
+        rules = jax.tree.map(either, kutta(trips), multistep)
         last = jnp.where(starting, 3, self.iterations)
 
-        def evaluate_and_go_on(trip: _Trip, i, rule: _Rule) -> _Trip:
+        def evaluate_and_go_on(trip: _Trip, i, rule: Rule) -> _Trip:
             y = jax.tree.map(jnp.add, y0, trip.increment)
             f = evaluate(terms, t0 + rule.time * h, y, args)
             first = i == 0
             origin = jax.tree.map(lambda f, old: jnp.where(first, f, old), f, trip.origin)
 
-            def add_up(total: Array, f: Array) -> Array:
-                return total + (h * rule.weight).astype(f.dtype) * f
-
-            def increase(
-                f: Array, origin: Array, d: Array, total: Array, predicted: Array
-            ) -> Array:
-                of = lambda weight: weight.astype(f.dtype)
-                d = of(h * rule.new) * f + of(h * rule.first) * origin + of(rule.before) * d
-                return d + of(rule.total) * total + jnp.where(first, predicted, 0)
-
-            total = jax.tree.map(add_up, trip.total, f)
-            increment = jax.tree.map(increase, f, origin, trip.increment, total, predicted)
+            total = add_scaled(trip.total, h * rule.weight, f)
+            increment = jax.tree.map(
+                lambda d, f, origin, total, rest: (
+                    rule.increment(h, d, f, origin, total) + jnp.where(first, rest, 0)
+                ),
+                trip.increment,
+                f,
+                origin,
+                total,
+                predicted,
+            )
             agree = ~starting & ~first & self._converged(trip.increment, increment)
             done = agree | (starting & (i == last)) | (last == 0)
             return _Trip(
