@@ -58,6 +58,12 @@ FIXED = {
 }
 CASES = ADAPTIVE | FIXED
 every = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+# Where the controller has no part in it, one of the two adaptive cases is enough to be fast.
+most = pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=slow if case is PID else ()) for case in CASES.values()],
+    ids=CASES,
+)
 adaptive = pytest.mark.parametrize("case", ADAPTIVE.values(), ids=ADAPTIVE)
 
 
@@ -145,7 +151,7 @@ def test_jumps_and_starts_within_some_ulps_of_one(case):
         np.testing.assert_allclose(solve(t0), np.exp(-0.5), atol=ERROR)
 
 
-@every
+@most
 def test_complex_states(case):
     """y' = i y turns by the angle t."""
     with warnings.catch_warnings():
@@ -168,15 +174,15 @@ def test_leaves_of_several_dtypes(name):
     np.testing.assert_allclose(sol.ys["complex"][0], (1 + 1j) * decayed(1.0), atol=1e-5)
 
 
-@every
-@pytest.mark.parametrize("y0", [None, {}, jnp.zeros((0,)), (jnp.zeros((2, 0)), None)], ids=str)
+@most
+@pytest.mark.parametrize("y0", [None, (jnp.zeros((2, 0)), None)], ids=str)
 def test_states_without_a_number(case, y0):
     sol = case(lambda t, y, args: y, 0.0, 1.0, y0)
     assert sol.result == diffrax.RESULTS.successful
     assert jax.tree.structure(sol.ys) == jax.tree.structure(y0)
 
 
-@every
+@most
 def test_vmap_is_a_loop(case):
     """Members of a batch have their own state, argument, direction and end."""
 
@@ -203,7 +209,7 @@ ADJOINTS = {
 }
 
 
-@every
+@most
 @pytest.mark.parametrize(
     "adjoint", ["checkpoint", *(pytest.param(a, marks=slow) for a in list(ADJOINTS)[1:])]
 )
@@ -244,7 +250,7 @@ def test_the_implicit_adjoint_of_a_steady_state(case):
     np.testing.assert_allclose(slope, 2.0 ** (-2 / 3) / 3, rtol=1e-5)
 
 
-@every
+@most
 def test_a_sum_of_terms(case):
     """y' = -y + 1 from 0."""
     ones = lambda t, y, args: jnp.ones_like(y)
