@@ -19,13 +19,13 @@ _TOLERANCE = 100 * float(np.finfo(np.longdouble).eps)
 _SUBSTEPS = np.array([2 * (j + 1) for j in range(_COLUMNS)])  # harmonic sequence, doubled
 
 
-def _extrapolated(problem: Problem, t, y, step, tolerance):
-    """Return the step's result, and the relative difference to the entry of lower order.
+def _extrapolated(problem: Problem, t, y, step):
+    """Return the step's result, and its relative difference to the entry of lower order.
 
-    The first result within `tolerance` is taken: further columns would only magnify rounding, by
-    which a small step near a singularity might then never be accepted. At the most the order is
-    2 * _COLUMNS.
+    Of the results of order 4 to 2 * _COLUMNS that of the smallest difference is taken: where a step
+    is small, as near a singularity, more columns only magnify rounding.
     """
+    best, least = y, np.longdouble(np.inf)
     f0 = problem.field(np, t, y)
     row: list = []
     for i, n in enumerate(_SUBSTEPS):
@@ -41,10 +41,10 @@ def _extrapolated(problem: Problem, t, y, step, tolerance):
         if i:
             scale = 1e-3 + np.maximum(np.abs(y), np.abs(new[-1]))
             size = np.max(np.abs(new[-1] - new[-2]) / scale)
-            if size <= tolerance:
-                break
+            if size < least:
+                best, least = new[-1], size
         row = new
-    return new[-1], size
+    return best, least
 
 
 def solve(problem: Problem, tolerance: float = _TOLERANCE) -> Float[np.ndarray, " size"]:
@@ -58,7 +58,7 @@ def solve(problem: Problem, tolerance: float = _TOLERANCE) -> Float[np.ndarray, 
     step = t1 / 100
     while t < t1:
         step = min(step, t1 - t)
-        new, size = _extrapolated(problem, t, y, step, tolerance)
+        new, size = _extrapolated(problem, t, y, step)
         if size <= tolerance:
             t, y = t + step, new
         elif step < 1e-6 * t1:
