@@ -24,6 +24,7 @@ PROG = "solvers.py"
 USAGE = """usage: solvers.py PART [flags]
 
   precision   work and precision of ten solvers on 28 initial value problems
+  clock       time beside evaluations, by the cost of one evaluation
   stability   the largest learning rate at which ODE-Net trains, solver by solver
 
 `solvers.py PART --help` lists the flags. A folder keeps every finished cell of a part: the same
@@ -48,6 +49,20 @@ class Precision:
 
 
 @dataclasses.dataclass(frozen=True)
+class Clock:
+    """Seconds of a solve, by the cost of one evaluation of the field; for an idle machine."""
+
+    decimals: Annotated[int, arg(metavar="N")] = 9
+    """Tolerances 1e-3, 1e-5, ... to 1e-N."""
+    most: Annotated[int, arg(metavar="MICROSECONDS")] = 10_000
+    """The dearest field."""
+    out: Annotated[Path, arg(metavar="FOLDER")] = Path("runs/solvers-clock")
+    """Where cells and tables go."""
+    smoke: bool = False
+    """One problem, two tolerances, fields of up to 10 microseconds."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Stability:
     """Train ODE-Net on 4,000 MNIST images with SGD at rising learning rates, method by method."""
 
@@ -67,6 +82,7 @@ class Stability:
 
 SMOKE = {
     "precision": Precision(decimals=5, only=("A1", "Lotka-Volterra")),
+    "clock": Clock(decimals=5, most=10),
     "stability": Stability(steps=3, batch_size=4, every=3),
 }
 
@@ -120,15 +136,16 @@ def run(arguments: list[str], console: Console) -> None:
     part = arguments[0] if arguments else "nothing"
     parts: dict[str, tuple[Any, Callable[[Any, Console], None]]] = {
         "precision": (Precision(), precision),
+        "clock": (Clock(), clock),
         "stability": (Stability(), stability),
     }
     if part not in parts:
-        raise ConfigError(f"expected a part, precision or stability, but was given {part}.")
+        raise ConfigError(f"expected a part, precision, clock or stability, but was given {part}.")
     default, work = parts[part]
     base = SMOKE[part] if "--smoke" in arguments else default
     config: Any = flags.parse(f"{PROG} {part}", USAGE, arguments[1:], base)
     work(config, console)
-    say(console, "run", f"{config.out}: results.json, summary.md and pictures")
+    say(console, "run", f"{config.out}: results.json, summary.md and what pictures there are")
 
 
 def precision(config: Any, console: Console) -> None:
@@ -169,6 +186,33 @@ def precision(config: Any, console: Console) -> None:
             cells.get(path, functools.partial(one, name, method))
         say(console, "method", method)
     record(config.out, cells, report.precision(cells.all(), config.out), config)
+
+
+def clock(config: Any, console: Console) -> None:
+    """Every solver on three problems, one problem after the other."""
+    if not 4 <= config.decimals <= 12:
+        raise ConfigError(f"--decimals is {config.decimals}; 4 to 12 expected.")
+    flags.at_least("--most", config.most)
+    import jax
+
+    from experiments.solving import clock as study
+    from experiments.solving import reference
+    from experiments.solving.problems import problems
+
+    jax.config.update("jax_enable_x64", True)
+    known = {problem.name: problem for problem in problems()}
+    tolerances = [10.0**-k for k in range(3, config.decimals + 1, 2)]
+    costs = [cost for cost in study.MICROSECONDS if cost <= config.most]
+    cells = Cells(config.out, {"decimals": config.decimals, "most": config.most})
+    turns = 2 if config.smoke else study.TURNS
+
+    def one(name: str) -> dict[str, Any]:
+        return study.cell(known[name], reference.solve(known[name]), tolerances, costs, turns)
+
+    for name in study.PROBLEMS[: 1 if config.smoke else None]:
+        cells.get(name, functools.partial(one, name))
+        say(console, "problem", name)
+    record(config.out, cells, study.report(cells.all()), config)
 
 
 def stability(config: Any, console: Console) -> None:

@@ -5,7 +5,11 @@ accepted step, and the gradient goes back over the steps: each is computed again
 differentiated, and its stages forgotten. That is one evaluation of the vector field and one
 vector-Jacobian product per stage, the least that is possible without keeping the inside of the
 vector field. (diffrax's own checkpointing evaluates every stage twice: once for its loop over
-steps, once for its loop over stages.) Step sizes are taken as given, as diffrax and torchdiffeq do.
+steps, once for its loop over stages.) Step sizes are taken as given, as torchdiffeq does.
+
+So does diffrax, but for one case: where a step that was cut at the last time is rejected, the next
+one is a part of it in diffrax, and so its end moves with the last time; here only the last step's
+end does. Both are derivatives of the solution to within the tolerance, and differ by that.
 """
 
 from collections.abc import Callable

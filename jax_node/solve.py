@@ -26,8 +26,9 @@ _FIXED: dict[str, Callable[..., diffrax.AbstractSolver]] = {
     "euler": diffrax.Euler,
     "midpoint": diffrax.Midpoint,
     "rk4": RK4,
-    "explicit_adams": ExplicitAdams,
-    "implicit_adams": ImplicitAdams,
+    # These two as torchdiffeq has them.
+    "explicit_adams": functools.partial(ExplicitAdams, max_order=12, assume_equal_steps=True),
+    "implicit_adams": functools.partial(ImplicitAdams, max_order=12, assume_equal_steps=True),
 }
 FIXED_STEP = tuple(_FIXED)
 SOLVERS = (*_ADAPTIVE, *_FIXED)

@@ -2,7 +2,7 @@
 
 from jax_node.adams.controller import AdamsController, AdamsControllerState
 from jax_node.adams.fixed import ExplicitAdams, FixedAdamsState, ImplicitAdams
-from jax_node.adams.state import AdamsState, Tolerances
+from jax_node.adams.state import AdamsState
 from jax_node.adams.statistics import statistics
 from jax_node.adams.variable import Adams
 
@@ -14,6 +14,5 @@ __all__ = [
     "ExplicitAdams",
     "FixedAdamsState",
     "ImplicitAdams",
-    "Tolerances",
     "statistics",
 ]

@@ -93,10 +93,6 @@ def fixed_step_tables(
 
 
 @functools.cache
-def scaled_error_constants(count: int) -> Float[np.ndarray, " count"]:
-    """Return |gamma*_k| k! for k = 0, ..., count - 1.
-
-    Times h^(k+1) and the divided difference of order k of f, it is the error of an Adams-Moulton
-    step of order k: y^(k+1) is k! times that difference.
-    """
-    return np.array([float(abs(moulton_error(k)) * math.factorial(k)) for k in range(count)])
+def moulton_errors(count: int) -> Float[np.ndarray, " count"]:
+    """Return |gamma*_k| for k = 0, ..., count - 1, as float64."""
+    return np.array([float(abs(moulton_error(k))) for k in range(count)])

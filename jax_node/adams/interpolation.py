@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from diffrax import AbstractLocalInterpolation
 from jaxtyping import Array, Bool, Float, Inexact, PyTree
 
-from jax_node.adams import history
-from jax_node.adams.weights import lagrange_integrals
+from jax_node.adams.field import combine
+from jax_node.adams.newton import integrals
 
 
 class AdamsInterpolation(AbstractLocalInterpolation):
@@ -28,8 +28,8 @@ class AdamsInterpolation(AbstractLocalInterpolation):
     t1: Float[Array, ""]  # type: ignore[misc]
     y0: PyTree[Inexact[Array, "..."]]
     y1: PyTree[Inexact[Array, "..."]]
-    derivatives: PyTree[Inexact[Array, "slots ..."]]
-    nodes: Float[Array, " slots"]  # times of the derivatives, from t0 in units of t1 - t0
+    differences: PyTree[Inexact[Array, "slots ..."]]  # of the derivatives at t1 and before
+    times: Float[Array, " slots"]  # of the derivatives before t1, from t0 in units of t1 - t0
     used: Bool[Array, " slots"]
 
     def evaluate(self, t0, t1=None, left=True):
@@ -37,12 +37,15 @@ class AdamsInterpolation(AbstractLocalInterpolation):
         del left
         if t1 is not None:
             return jax.tree.map(jnp.subtract, self.evaluate(t1), self.evaluate(t0))
-        step_size = self.t1 - self.t0
-        x = jnp.where(step_size == 0, 0, (t0 - self.t0) / jnp.where(step_size == 0, 1, step_size))
+        step = self.t1 - self.t0
+        x = jnp.where(step == 0, 0, (t0 - self.t0) / jnp.where(step == 0, 1, step))
+        x = x.astype(self.times.dtype)
         smooth = x**2 * (3 - 2 * x)
-        whole = lagrange_integrals(self.nodes, self.used, jnp.ones_like(x))
-        part = lagrange_integrals(self.nodes, self.used, x)
-        bend = history.combine(step_size * (part - smooth * whole), self.derivatives)
-        return jax.tree.map(
-            lambda a, b, c: (a + smooth * (b - a) + c).astype(a.dtype), self.y0, self.y1, bend
-        )
+        part, whole = integrals(self.times, x)
+        weights = jnp.where(self.used, step * (part - smooth * whole), 0)
+        bend = combine(weights, self.differences)
+
+        def leaf(a: Array, b: Array, bend: Array) -> Array:
+            return a + smooth.astype(a.dtype) * (b - a) + bend
+
+        return jax.tree.map(leaf, self.y0, self.y1, bend)

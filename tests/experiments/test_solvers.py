@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import solvers
-from experiments.solving import precision, reference
+from experiments.solving import clock, precision, reference
 from experiments.solving.problems import problems
 
 PROBLEMS = {problem.name: problem for problem in problems()}
@@ -48,11 +48,13 @@ def test_precision_keeps_cells_and_writes_tables_and_pictures(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ([], "expected a part, precision or stability, but was given nothing"),
+        ([], "expected a part, precision, clock or stability, but was given nothing"),
         (["figure"], "was given figure"),
         (["precision", "--only", "Z9"], "--only Z9 is unknown"),
         (["precision", "--methods", "jax euler"], "--methods 'jax euler' is unknown"),
         (["precision", "--decimals", "99"], "--decimals is 99; 4 to 14 expected"),
+        (["clock", "--decimals", "13"], "--decimals is 13; 4 to 12 expected"),
+        (["clock", "--most", "0"], "--most is 0"),
         (["stability", "--steps", "0"], "--steps is 0"),
         (["stability", "--stesp", "0"], "see --help"),
     ],
@@ -63,6 +65,34 @@ def test_bad_input_is_refused_in_one_sentence(arguments, complaint, capsys, tmp_
     assert said.startswith("solvers.py: ")
     assert complaint in said
     assert said.count("\n") == 1
+
+
+def test_the_clock_writes_times_beside_evaluations(tmp_path):
+    assert solvers.main(["clock", "--smoke", "--out", str(tmp_path)]) == 0
+    (cell,) = json.loads((tmp_path / "results.json").read_text())["cells"]
+    for found in cell["solvers"].values():
+        assert np.all(np.array(found["errors"]) < 0.1)
+        assert np.all(np.isfinite(found["seconds"]))
+    assert cell["solvers"]["adams"]["nfe"][1] < cell["solvers"]["dopri5"]["nfe"][1]
+    text = (tmp_path / "summary.md").read_text()
+    assert "| Lotka-Volterra (2) | time, 10 us |" in text
+
+
+def test_the_clock_compares_at_equal_error():
+    """Twice the evaluations and half the time of every other, from a cost of 10 us on."""
+    slow = {"errors": [1e-2, 1e-4], "nfe": [10, 20], "seconds": [[1, 2], [4, 8]], "compile": 1.0}
+    ours = {"errors": [1e-2, 1e-4], "nfe": [20, 40], "seconds": [[2, 4], [2, 4]], "compile": 3.0}
+    cell = {
+        "problem": "P",
+        "size": 1,
+        "tolerances": [1e-3, 1e-5],
+        "microseconds": [0, 10],
+        "solvers": {name: ours if name == "adams" else slow for name in clock.SOLVERS},
+    }
+    text = clock.report([cell])
+    for row in ("evaluations | 2 | 2", "time, 0 us | 2", "time, 10 us | 0.5", "compiling | 3"):
+        assert row in text
+    assert "tsit5: 10 us" in text
 
 
 @pytest.mark.parametrize("method", ["jax dopri5", "torch dopri5", "scipy dop853"])
