@@ -14,6 +14,7 @@ from rich.console import Console
 
 from experiments.classify import config as configuration
 from experiments.classify.config import Config
+from experiments.classify.data import load
 from experiments.classify.resolve import FREE_ON_RESUME, learner_arguments, resolve
 from experiments.classify.training import evaluate, train
 from experiments.harness import frameworks, workers
@@ -23,7 +24,7 @@ from experiments.harness.flags import check_resumed, complaints
 from experiments.harness.loop import load_checkpoint
 from experiments.harness.provenance import environment
 from experiments.harness.run_folder import RunFolder, default_folder
-from experiments.images import sources
+from experiments.images.dataset import Dataset
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -116,17 +117,9 @@ def check_solver(config: Config) -> None:
         solve.check(config.solver.solver, config.solver.adjoint, config.solver.step_size)
 
 
-def load_data(config: Config, console: Console) -> sources.Dataset:
+def load_data(config: Config, console: Console) -> Dataset:
     """Load the images and say which they are."""
-    flags = config.data
-    dataset = sources.load(
-        flags.dataset,
-        flags.source,
-        data_dir=flags.data_dir,
-        tfds_dir=flags.tfds_dir,
-        limit_train=flags.limit_train,
-        limit_test=flags.limit_test,
-    )
+    dataset = load(config.data)
     say(console, "data", dataset.title + (f" ({dataset.note})" if dataset.note else ""))
     if config.training.batch_size > len(dataset.train_labels):
         raise ConfigError(
@@ -136,7 +129,7 @@ def load_data(config: Config, console: Console) -> sources.Dataset:
     return dataset
 
 
-def settle_data(config: Config, dataset: sources.Dataset) -> Config:
+def settle_data(config: Config, dataset: Dataset) -> Config:
     """The configuration with the source that was used, for a resumed run to find it again."""
     flags = config.data
     folder = flags.data_dir.expanduser().absolute() if flags.data_dir else None
@@ -144,7 +137,7 @@ def settle_data(config: Config, dataset: sources.Dataset) -> Config:
     return dataclasses.replace(config, data=flags)
 
 
-def check_same_data(folder: RunFolder, dataset: sources.Dataset) -> None:
+def check_same_data(folder: RunFolder, dataset: Dataset) -> None:
     """Refuse to go on with other images than those the run began with."""
     saved = folder.read_json("config.json")["data"]
     if saved["sha256"] != dataset.checksum:
@@ -174,7 +167,7 @@ def build_learner(framework: ModuleType, config: Config) -> Any:
 
 
 def evaluate_best(
-    folder: RunFolder, learner: Any, dataset: sources.Dataset, config: Config, console: Console
+    folder: RunFolder, learner: Any, dataset: Dataset, config: Config, console: Console
 ) -> None:
     """Evaluate the best checkpoint of a run and print its error."""
     if folder.best is None:
