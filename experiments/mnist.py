@@ -22,7 +22,7 @@ from experiments.harness.command import guard, say
 from experiments.harness.errors import ConfigError, RunError, RunFailedError
 from experiments.harness.flags import check_resumed, complaints
 from experiments.harness.loop import load_checkpoint
-from experiments.harness.provenance import environment
+from experiments.harness.provenance import environment, keep_changes
 from experiments.harness.run_folder import RunFolder, default_folder
 from experiments.images.dataset import Dataset
 
@@ -85,6 +85,7 @@ def execute(
         say(console, "resume", f"{folder.path} after epoch {folder.epoch}")
         record["commands"] = folder.read_json("config.json")["commands"] + record["commands"]
         folder.write_json("config.json", record)
+        keep_changes(folder.path, record["git_commit"], f"changes-epoch-{folder.epoch:04d}.diff")
     train(folder, framework, learner, dataset, config, console)
 
 
