@@ -18,7 +18,7 @@ from experiments.harness.errors import ConfigError, RunError
 from experiments.harness.files import write_atomic
 from experiments.harness.markdown import Block, Heading, Picture, Table, Text, markdown, page
 from experiments.harness.provenance import short
-from experiments.section3 import collect, evidence, figures, findings, grid, tables
+from experiments.section3 import collect, evidence, figures, findings, grid, rates, tables
 from experiments.section3.collect import Record
 from experiments.section3.evidence import done
 
@@ -55,7 +55,10 @@ def run(arguments: list[str], console: Console) -> None:
 
 
 def joined(records: Sequence[Record]) -> dict[str, Record]:
-    """Records made alike joined into one, by the name of a preset of theirs."""
+    """Records made alike joined into one, by the name of a preset of theirs.
+
+    Runs that chose a learning rate are among the repeats of their variant.
+    """
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         alike = " ".join(record["flags"]), record["data"]["sha256"]
@@ -63,6 +66,7 @@ def joined(records: Sequence[Record]) -> dict[str, Record]:
     found = {}
     for group in groups.values():
         record = collect.join(group)
+        record["runs"] += rates.repeat(record, [grid.VARIANTS[name] for name in grid.RATED])
         presets = record["preset"].split("+")
         found[findings.MAIN if findings.MAIN in presets else presets[0]] = record
     return found

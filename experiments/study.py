@@ -151,7 +151,10 @@ def run(
     minutes = preset.minutes if config.study.minutes is None else config.study.minutes
     jobs = config.study.jobs or preset.jobs or workers.default_jobs()
     where, told = data_flags(config, preset)
-    record = {"preset": config.study.preset, "flags": [*preset.flags.split(), *told]}
+    record: dict[str, Any] = {
+        "preset": config.study.preset,
+        "flags": [*preset.flags.split(), *told],
+    }
     cells = not_in(config.run.results, record, cells, console)
     chosen = chosen_rates(config, preset, cells)
     folder = config.run.out or Path("runs") / f"study-{config.study.preset}"

@@ -147,7 +147,7 @@ def evaluate(learner: Any, dataset: Dataset, batch_size: int) -> dict[str, float
     start = time.perf_counter()
     error, loss, nfe = _evaluate(learner, dataset.test_batches(batch_size))
     found = {"test_error": error, "test_loss": loss, "test_nfe_forward": nfe}
-    if dataset.validation_images is not None:
+    if dataset.validation_images is not None and dataset.validation_labels is not None:
         aside = batches(dataset.validation_images, dataset.validation_labels, batch_size)
         error, loss, _ = _evaluate(learner, aside)
         found |= {"validation_error": error, "validation_loss": loss}

@@ -52,7 +52,8 @@ def by_image(record: Record, variants: Sequence[str], what: str = "error") -> li
     runs = [repeats(record, variant) for variant in variants]
     if not all(runs):
         return None
-    folds = functools.reduce(set.intersection, (set(max(of.values(), key=len)) for of in runs))
+    fullest = (max((set(folds) for folds in of.values()), key=len) for of in runs)
+    folds = functools.reduce(set.intersection, fullest)
     whole = [[of for of in seeds.values() if folds <= of.keys()] for seeds in runs]
     if not folds or not all(whole):
         return None

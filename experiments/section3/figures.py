@@ -111,11 +111,8 @@ def characteristics(record: Record) -> Figure | None:
     axes[2].set(title="c) NFE backward", xlabel="NFE forward")
     ends, labels = [], []
     for name in ("odenet", "odenet-adjoint"):
-        for key, style in (
-            (("nfe_forward", "-"), ("nfe_backward", ":")) if done(record, name) else ()
-        ):
-            ends.append(_line(axes[3], record, name, key, style))
-            way = key.removeprefix("nfe_")
+        for way, dash in (("forward", "-"), ("backward", ":")) if done(record, name) else ():
+            ends.append(_line(axes[3], record, name, f"nfe_{way}", dash))
             labels.append((f"{SHORT[name].partition(', ')[2]}, {way}", COLORS[name]))
     axes[3].set(title="d) NFE in training", xlabel="epoch", ylim=(0, None))
     axes[3].xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -134,17 +131,17 @@ def depth(record: Record) -> Figure | None:
         (axes[0], "cpu_seconds_per_epoch", "CPU seconds an epoch"),
         (axes[1], "parameters", "parameters"),
     ):
-        for names, color, place in (
-            (resnets, COLORS["resnet6"], {"ha": "right", "xytext": (-4, 3)}),
-            (["odenet"], COLORS["odenet"], {"ha": "left", "xytext": (5, -9)}),
+        for names, color, side, offset in (
+            (resnets, COLORS["resnet6"], "right", (-4, 3)),
+            (["odenet"], COLORS["odenet"], "left", (5, -9)),
         ):
             x = [float(np.median(values(record, name, key))) for name in names]
             found = [error(record, name) for name in names]
             _errorbars(axis, x, found, color, "", line=True)
             for at, of, name in zip(x, found, names, strict=True):
                 text = "ODE-Net" if name == "odenet" else name.removeprefix("resnet")
-                axis.annotate(text, (at, of.mean), fontsize=8, color=color,
-                              textcoords="offset points", **place)  # fmt: skip
+                axis.annotate(text, (at, of.mean), xytext=offset, textcoords="offset points",
+                              ha=side, fontsize=LABEL_POINTS, color=color)  # fmt: skip
         axis.set(title="Test error (%)", xlabel=label, xscale="log")
         axis.margins(x=0.15)
         _plain(axis.xaxis)
@@ -239,7 +236,7 @@ def label_ends(
     if not ends:
         return
     axis.margins(x=0.02)
-    figure = axis.get_figure()
+    figure = axis.get_figure(root=True)
     assert figure is not None
     figure.draw_without_rendering()  # the scale of the axis is only then settled
     heights = axis.transData.transform(ends)[:, 1]

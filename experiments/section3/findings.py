@@ -23,8 +23,8 @@ def fill(template: str, records: Mapping[str, Record], docs: Path) -> str:
     """The template with what the studies, by name, and the pages in the folder `docs` say.
 
     Names are `runs`, `margins`, `claims`, those of `BLOCKS`, and `table:PAGE:BLOCK:ROW:COLUMN`, a
-    cell of another page (see `page_blocks.cell`). What has no runs yet says so. Raises `ConfigError`
-    for an unknown name.
+    cell of another page (see `page_blocks.cell`). What has no runs yet says so. An unknown name
+    raises `ConfigError`.
     """
     return re.sub(r"\{\{(.+?)\}\}", lambda found: _put(found[1].strip(), records, docs), template)
 
@@ -72,7 +72,8 @@ def told(record: Record) -> str:
 
 def base_rate(record: Record) -> str:
     """How often two networks disagree on an image, of one model and of two, over all main rows."""
-    same, other = [], []
+    same: list[float] = []
+    other: list[float] = []
     known = [name for name in grid.ROWS if done(record, name)]
     for row in tables.disagreements(record, known).rows:
         for column, cell in enumerate(row[1:]):

@@ -64,6 +64,20 @@ def chosen(record: dict[str, Any], variant: Variant) -> str | None:
     return min(found, key=lambda rate: found[rate])
 
 
+def repeat(record: dict[str, Any], variants: Sequence[Variant]) -> list[dict[str, Any]]:
+    """The runs that chose each variant's rate, at that rate, as runs of the variant.
+
+    Validation images alone chose, so their test images are as good as those of any other repeat.
+    """
+    chose = {v.name: name_of(v.name, rate) for v in variants if (rate := chosen(record, v))}
+    return [
+        run | {"variant": variant}
+        for variant, name in chose.items()
+        for run in record["runs"]
+        if run["variant"] == name and run["status"] == "done"
+    ]
+
+
 def flags_for(record: dict[str, Any], variant: Variant, known: dict[str, Variant]) -> list[str]:
     """`--lr` with the rate chosen for a variant; `ConfigError` if none was."""
     source = known[variant.rate_of or variant.name]
