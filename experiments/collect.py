@@ -6,7 +6,6 @@ what it holds already kept; study.py --results takes it as done, report.py makes
 
 from __future__ import annotations
 
-import collections
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,8 +41,7 @@ def run(arguments: list[str], console: Console) -> None:
         write_atomic(out, collect.text(record))
     except OSError as error:
         raise RunError(f"{out} cannot be written ({error.strerror}).") from None
-    states = collections.Counter(run["status"] for run in record["runs"])
-    counts = ", ".join(f"{states[state]} {state}" for state in collect.STATES if states[state])
+    counts = ", ".join(f"{n} {state}" for state, n in collect.states(record).items() if n)
     say(console, "written", f"{out}: {counts}")
 
 

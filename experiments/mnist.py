@@ -16,6 +16,7 @@ from experiments.classify import config as configuration
 from experiments.classify.config import Config
 from experiments.classify.data import load
 from experiments.classify.resolve import FREE_ON_RESUME, learner_arguments, resolve
+from experiments.classify.summary import SELECTED
 from experiments.classify.training import evaluate, train
 from experiments.harness import frameworks, workers
 from experiments.harness.command import guard, say
@@ -181,7 +182,8 @@ def evaluate_best(
         raise RunFailedError(f"evaluation failed: {error}") from None
     console.print(
         f"test error {result['test_error']:.2f} % with the weights after epoch "
-        f"{folder.best_epoch} of {folder.epoch}; {folder.path}",
+        f"{folder.best_epoch} of {folder.epoch}, {SELECTED[config.training.select or 'last']}; "
+        f"{folder.path}",
         highlight=False,
         soft_wrap=True,
     )

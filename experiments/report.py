@@ -74,11 +74,10 @@ def joined(records: Sequence[Record]) -> dict[str, Record]:
 
 def tell(record: Record, console: Console) -> None:
     """How many runs of a record there are, and which are not."""
-    runs = record["runs"]
-    finished = len([run for run in runs if run["status"] == "done"])
-    say(console, "runs", f"{finished} of {len(runs)} finished")
+    states = collect.states(record)
+    say(console, "runs", f"{states['done']} of {sum(states.values())} finished")
     for state in collect.STATES[1:]:
-        names = [tables.name_of(run) for run in runs if run["status"] == state]
+        names = [tables.name_of(run) for run in record["runs"] if run["status"] == state]
         if names:
             more = f" and {len(names) - 9} more" if len(names) > 9 else ""
             say(console, state, "; ".join(names[:9]) + more)
@@ -186,12 +185,12 @@ def introduction(record: Record) -> str:
     session = record["sessions"][-1]
     commits = sorted({short(run["commit"]) for run in record["runs"] if run.get("commit")})
     devices = sorted({run["device"] for run in record["runs"] if run.get("device")})
-    finished = sum(run["status"] == "done" for run in record["runs"])
+    states = collect.states(record)
     presets = ", ".join(record["preset"].split("+"))
     chosen = "--validation" in record["flags"]
     return (
         f"Runs of `python experiments/study.py --preset {presets}`, pages by `python "
-        f"experiments/report.py`: {finished} of {len(record['runs'])} runs finished. "
+        f"experiments/report.py`: {states['done']} of {sum(states.values())} runs finished. "
         f"**Data: {record['data']['title']}.** Flags of every run: `{' '.join(record['flags'])}`. "
         f"Device: {', '.join(devices)}, {session['cores']} cores, {session['jobs']} runs at once, "
         f"each on its share of the cores; seconds depend on that. "

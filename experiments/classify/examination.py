@@ -52,7 +52,7 @@ def run(arguments: list[str], console: Console) -> None:
         raise ConfigError("expected RUN [--quick], RUN being the folder of a finished run.")
     quick = "--quick" in arguments
     with RunFolder.open(Path(paths[0])) as folder:
-        if folder.last is None:
+        if folder.best is None:
             raise RunError(f"{folder.path} has no checkpoint yet; train it first.")
         config = resolve(configuration.from_json(folder.read_json("config.json")["flags"]))
         dataset = load(config, folder)
@@ -129,11 +129,11 @@ def change(images: Images, kind: str, amount: float) -> Images:
 
 
 def trained(config: Config, folder: RunFolder, **changes: Any) -> Any:
-    """The run's learner with its last weights and some arguments changed."""
+    """The run's learner with the weights that are its result and some arguments changed."""
     framework = frameworks.module(config.model.framework, "train")
     with complaints():
         learner = framework.Learner(**learner_arguments(config) | changes)
-    load_checkpoint(learner, folder.last)
+    load_checkpoint(learner, folder.best)
     return learner
 
 

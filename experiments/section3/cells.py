@@ -61,6 +61,11 @@ class Cell:
 
     @property
     def flags(self) -> list[str]:
-        """The flags of `mnist.py` that make it this run and no other of its variant."""
-        parts = [] if self.fold is None else ["--folds", str(self.folds), "--fold", str(self.fold)]
-        return ["--seed", str(self.seed), *parts]
+        """The flags of `mnist.py` that make it this run and no other of its variant.
+
+        Folds begin from random numbers of their own, so that their networks are independent.
+        """
+        if self.fold is None or self.folds is None:
+            return ["--seed", str(self.seed)]
+        seed = self.seed * self.folds + self.fold
+        return ["--seed", str(seed), "--folds", str(self.folds), "--fold", str(self.fold)]

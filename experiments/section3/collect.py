@@ -104,6 +104,14 @@ def text(record: Record) -> str:
     return json.dumps(head, indent=1)[:-2] + f',\n "runs": [\n{lines}\n]}}\n'
 
 
+def states(record: Record) -> dict[str, int]:
+    """How many runs there are of each state, those with a second name counted once."""
+    found = dict.fromkeys(STATES, 0)
+    for run in record["runs"]:
+        found[run["status"]] += not run.get("again")
+    return found
+
+
 def key_of(run: Record) -> tuple[str, int, int | None]:
     """What tells a run from the others of a record: variant, seed and fold."""
     return run["variant"], run["seed"], run.get("fold")

@@ -1,7 +1,6 @@
-"""What a study's record says of its models: errors by repeat and image, and comparisons.
+"""What a study's record says of its models: errors by fold, repeat and image, and comparisons.
 
-A repeat is all runs of one seed: one run, or one a fold. Of models of which not all folds are done,
-those count which all of them have.
+Models are compared on the folds that all of them have, with whatever repeats each has there.
 """
 
 from __future__ import annotations
@@ -34,36 +33,30 @@ def done(record: Record, variant: str) -> list[Record]:
     return [run for run in runs if run["variant"] == variant and run["status"] == "done"]
 
 
-def repeats(record: Record, variant: str) -> dict[int, dict[str, Record]]:
-    """The finished runs of a variant by seed and fold."""
-    found: dict[int, dict[str, Record]] = {}
+def by_fold(record: Record, variant: str) -> dict[str, list[Record]]:
+    """The finished runs of a variant by fold (`all` where there are none)."""
+    found: dict[str, list[Record]] = {}
     for run in done(record, variant):
-        found.setdefault(run["seed"], {})[fold_of(run)] = run
+        found.setdefault(fold_of(run), []).append(run)
     return found
 
 
-def by_image(record: Record, variants: Sequence[str], what: str = "error") -> list[ndarray] | None:
-    """For each variant a row a repeat and a column an image, the images being those of all.
+def by_image(
+    record: Record, variants: Sequence[str], what: str = "error"
+) -> list[list[ndarray]] | None:
+    """For each variant and fold that all have, a matrix: a row a repeat, a column an image.
 
     `what` is `error` (100 for an image that is classified wrongly, so that means are per cent),
-    `loss` (negative log-likelihood) or `class`. None if a variant has no runs on common images, or
-    its runs are older than their losses.
+    `loss` (negative log-likelihood) or `class`. None without a common fold, or for losses of runs
+    that are older than their losses.
     """
-    runs = [repeats(record, variant) for variant in variants]
-    if not all(runs):
+    runs = [by_fold(record, variant) for variant in variants]
+    folds = sorted(functools.reduce(set.intersection, (set(of) for of in runs)))
+    of_all = [run for of in runs for fold in folds for run in of[fold]]
+    if not folds or (what == "loss" and not all("loss" in run for run in of_all)):
         return None
-    fullest = (max((set(folds) for folds in of.values()), key=len) for of in runs)
-    folds = functools.reduce(set.intersection, fullest)
-    whole = [[of for of in seeds.values() if folds <= of.keys()] for seeds in runs]
-    if not folds or not all(whole):
-        return None
-    if what == "loss" and not all("loss" in run for of in whole for r in of for run in r.values()):
-        return None
-    return [
-        np.stack([np.concatenate([_row(record, of[fold], what) for fold in sorted(folds)])
-                  for of in variant])
-        for variant in whole
-    ]  # fmt: skip
+    return [[np.stack([_row(record, run, what) for run in of[fold]]) for fold in folds]
+            for of in runs]  # fmt: skip
 
 
 def error(record: Record, variant: str) -> Interval:
@@ -105,10 +98,10 @@ def by_unit(record: Record, variant: str) -> dict[str, list[Record]]:
 
     Folds test other images each, so that their spread holds that of images and of training.
     """
-    found: dict[str, list[Record]] = {}
-    for run in done(record, variant):
-        found.setdefault(fold_of(run) if "fold" in run else f"seed {run['seed']}", []).append(run)
-    return found
+    folds = by_fold(record, variant)
+    if folds.keys() != {"all"}:
+        return folds
+    return {f"seed {run['seed']}": [run] for run in folds["all"]}
 
 
 def _row(record: Record, run: Record, what: str) -> ndarray:

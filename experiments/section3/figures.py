@@ -117,7 +117,8 @@ def characteristics(record: Record) -> Figure | None:
     axes[3].set(title="d) NFE in training", xlabel="epoch", ylim=(0, None))
     axes[3].xaxis.set_major_locator(MaxNLocator(integer=True))
     label_ends(axes[3], ends, labels)
-    axes[2].legend(frameon=False, fontsize=8)
+    if axes[2].collections:
+        axes[2].legend(frameon=False, fontsize=8)
     return figure
 
 

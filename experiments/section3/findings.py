@@ -10,7 +10,7 @@ from experiments.harness import page_blocks
 from experiments.harness.errors import ConfigError
 from experiments.harness.markdown import Table, markdown
 from experiments.images.dataset import TITLES
-from experiments.section3 import claims, evidence, grid, tables
+from experiments.section3 import claims, collect, evidence, grid, tables
 from experiments.section3.collect import Record
 from experiments.section3.evidence import done
 from experiments.section3.intervals import MARGINS
@@ -62,11 +62,10 @@ def title(record: Record) -> str:
 
 def told(record: Record) -> str:
     """What was run, in a line."""
-    runs = record["runs"]
-    finished = sum(run["status"] == "done" for run in runs)
+    states = collect.states(record)
     return (
-        f"`study.py --preset {record['preset'].replace('+', '`, `')}`: {finished} of {len(runs)} "
-        f"runs, on {record['data']['title']}, with `{' '.join(record['flags'])}`"
+        f"`study.py --preset {record['preset'].replace('+', '`, `')}`: {states['done']} of "
+        f"{sum(states.values())} runs, on {record['data']['title']}, with `{' '.join(record['flags'])}`"
     )
 
 

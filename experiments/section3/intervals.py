@@ -2,8 +2,8 @@
 
 A model's errors are a matrix: a row a repeat (a training from new random numbers), a column an
 image. Repeats are independent of each other and of those of another model; images are the same for
-all. With folds a row joins the networks that were trained without the images they are tested on, so
-that every image of the pool is tested once a repeat.
+all. With folds there is a matrix for each: its images were tested by networks of their own, trained
+without them, so that over all folds every image is tested once a repeat.
 
 What varies is the training and the choice of test images. The choice of training images does not:
 conclusions hold for training on these.
@@ -24,6 +24,7 @@ from numpy import ndarray
 LEVEL = 0.95
 # Differences in test error, in points, that are called equal; fixed before the runs were made.
 MARGINS = {"mnist": 0.4, "fashion_mnist": 0.6}
+Errors = Float[ndarray, "repeats images"]
 NO_BOUNDS = (-math.inf, math.inf)
 
 
@@ -96,57 +97,72 @@ def interval(values: Sequence[float]) -> Interval:
     return Estimate(float(np.mean(values)), float(np.var(values, ddof=1)) / n, n - 1, n).interval()
 
 
-def mean(errors: Float[ndarray, "repeats images"]) -> Estimate:
-    """The mean of one model's errors: `difference` from a model that makes none."""
-    return difference(errors, np.zeros((1, errors.shape[1])), sure=True)
+def mean(errors: Sequence[Errors]) -> Estimate:
+    """The mean of one model's errors over its folds: `difference` from a model that makes none."""
+    return difference(errors, [np.zeros((1, fold.shape[1])) for fold in errors], sure=True)
 
 
-def difference(
-    a: Float[ndarray, "repeats_a images"],
-    b: Float[ndarray, "repeats_b images"],
-    *,
-    sure: bool = False,
-) -> Estimate:
+def difference(a: Sequence[Errors], b: Sequence[Errors], *, sure: bool = False) -> Estimate:
     """Mean of `a` minus mean of `b`, with its variance by the crossed random-effects model.
 
-    An error is the sum of a mean, an effect of the image, an effect of the repeat, and a residual.
-    The variance of the mean over images of the images' mean differences holds the effect of images
-    and both models' residuals; that of the mean over repeats holds the effect of repeats and the
-    residual again, whose mean square is therefore subtracted once. The whole is never taken below
-    the images' part. Degrees of freedom are Satterthwaite's (1946). With one repeat of a model the
-    repeats' part is missing, and `lacks` says so; `sure` says that `b` does not vary.
+    Within a fold an error is the sum of a mean, an effect of the image, an effect of the network,
+    and a residual. The variance of the mean over images of the images' mean differences holds the
+    effect of images and both models' residuals; that of the mean over repeats holds the effect of
+    networks and the residual again, whose mean square is therefore subtracted once. Folds add up,
+    by the squares of their shares of the images. The whole is never taken below the images' part.
+    Degrees of freedom are Satterthwaite's (1946). With one repeat of a model in a fold the
+    networks' part is missing, and `lacks` says so; `sure` says that `b` does not vary.
+
+    Args:
+        a: For each fold (one, if there are none) errors by repeat and image.
+        b: The same of the other model; its repeats may be of another number.
+        sure: Whether `b` is known without doubt.
 
     Raises:
-        ValueError: For matrices with other images each, or fewer than two.
+        ValueError: For folds with other images each, or fewer than two.
     """
-    if a.shape[1] != b.shape[1] or a.shape[1] < 2:
+    sizes = [fold.shape[1] for fold in a]
+    if sizes != [fold.shape[1] for fold in b] or min(sizes, default=0) < 2:
         raise ValueError(
-            f"errors on the same images, at least two, expected; got {a.shape[1]} and {b.shape[1]}"
+            f"errors on the same images, at least two a fold, expected; got {sizes} and "
+            f"{[fold.shape[1] for fold in b]}"
         )
-    images = a.shape[1]
-    per_image = a.mean(0) - b.mean(0)
-    part = float(np.var(per_image, ddof=1)) / images
-    # (share of the variance, its degrees of freedom); a residual is subtracted.
-    shares = [(part, images - 1.0)]
-    for errors in (a, b):
-        repeats = len(errors)
-        if repeats < 2:
-            continue
-        means = errors.mean(1)
-        residual = errors - errors.mean(0) - means[:, None] + errors.mean()
-        freedom = (repeats - 1.0) * (images - 1.0)
-        shares += [
-            (float(np.var(means, ddof=1)) / repeats, repeats - 1.0),
-            (-float((residual**2).sum()) / freedom / (repeats * images), freedom),
+    total = 0.0
+    # (a mean square's share of the variance, its degrees of freedom); residuals are subtracted.
+    images: list[tuple[float, float]] = []
+    networks: list[tuple[float, float]] = []
+    for mine, its, size in zip(a, b, sizes, strict=True):
+        weight = size / sum(sizes)
+        per_image = mine.mean(0) - its.mean(0)
+        total += weight * float(per_image.mean())
+        images.append((weight**2 * float(np.var(per_image, ddof=1)) / size, size - 1.0))
+        networks += [
+            (weight**2 * share, df) for errors in (mine, its) for share, df in _networks(errors)
         ]
-    variance = sum(share for share, _ in shares)
-    if variance <= part:
-        shares, variance = shares[:1], part
-    spread = sum(share**2 / freedom for share, freedom in shares)
-    df = variance**2 / spread if spread else images - 1.0
-    n = len(a) if sure else min(len(a), len(b))
+    images_part = sum(share for share, _ in images)
+    variance = images_part + sum(share for share, _ in networks)
+    shares = [*images, *networks]
+    if variance <= images_part:
+        shares, variance = images, images_part
+    spread = sum(share**2 / df for share, df in shares)
+    df = variance**2 / spread if spread else sum(sizes) - float(len(sizes))
+    n = min(len(fold) for model in ([a] if sure else [a, b]) for fold in model)
     lacks = "" if n > 1 else "one repeat: images only"
-    return Estimate(float(per_image.mean()), variance, df, n, lacks)
+    return Estimate(total, variance, df, n, lacks)
+
+
+def _networks(errors: Errors) -> list[tuple[float, float]]:
+    """Shares of the variance of a fold's mean that networks bring, and degrees of freedom."""
+    repeats, size = errors.shape
+    if repeats < 2:
+        return []
+    means = errors.mean(1)
+    residual = errors - errors.mean(0) - means[:, None] + errors.mean()
+    freedom = (repeats - 1.0) * (size - 1.0)
+    return [
+        (float(np.var(means, ddof=1)) / repeats, repeats - 1.0),
+        (-float((residual**2).sum()) / freedom / (repeats * size), freedom),
+    ]
 
 
 @dataclass(frozen=True)

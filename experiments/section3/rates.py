@@ -68,10 +68,11 @@ def repeat(record: dict[str, Any], variants: Sequence[Variant]) -> list[dict[str
     """The runs that chose each variant's rate, at that rate, as runs of the variant.
 
     Validation images alone chose, so their test images are as good as those of any other repeat.
+    They are marked `again`, not to be counted twice.
     """
     chose = {v.name: name_of(v.name, rate) for v in variants if (rate := chosen(record, v))}
     return [
-        run | {"variant": variant}
+        run | {"variant": variant, "again": True}
         for variant, name in chose.items()
         for run in record["runs"]
         if run["variant"] == name and run["status"] == "done"

@@ -107,17 +107,20 @@ def disagreements(record: Record, names: Sequence[str]) -> Table:
     for name in known:
         cells = []
         for other in known:
-            found = evidence.by_image(record, [name, other], "class")
-            share = (
-                math.nan
-                if found is None
-                else disagreement(found[0])
-                if other == name
-                else disagreement(*found)
-            )
+            share = _disagreement(record, name, other)
             cells.append("-" if math.isnan(share) else f"{share:.2f}")
         rows.append((grid.VARIANTS[name].title, *cells))
     return Table(("", *(grid.VARIANTS[name].title for name in known)), rows)
+
+
+def _disagreement(record: Record, a: str, b: str) -> float:
+    """Of two networks of `a`, or of one of each; the mean over folds, weighted by their images."""
+    found = evidence.by_image(record, [a] if a == b else [a, b], "class")
+    if found is None:
+        return math.nan
+    shares = [disagreement(*of) for of in zip(*found, strict=True)]
+    known = [(s, of.shape[1]) for s, of in zip(shares, found[0], strict=True) if not math.isnan(s)]
+    return sum(s * n for s, n in known) / sum(n for _, n in known) if known else math.nan
 
 
 def chosen_rates(record: Record) -> Table:

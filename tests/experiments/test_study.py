@@ -286,7 +286,9 @@ def test_all_models_meet_the_same_images_first():
     cells = grid.cells(grid.PRESETS["converged"])
     first = [(cell.variant.name, cell.seed, cell.fold) for cell in cells[: len(grid.ROWS) - 1]]
     assert first == [(name, 1, 0) for name in grid.ROWS if name != "torch-odenet"]
-    assert cells[0].flags == ["--seed", "1", "--folds", "5", "--fold", "0"]
+    assert cells[0].flags == ["--seed", "5", "--folds", "5", "--fold", "0"]
+    seeds = [cell.flags[1] for cell in cells if cell.variant.name == "odenet"]
+    assert len(set(seeds)) == len(seeds)
 
 
 def rate_record(losses, status="done"):
@@ -338,7 +340,7 @@ def test_chosen_rates_and_folds_reach_the_runs(tmp_path, monkeypatch, capsys):
     assert made == {f"resnet1-seed{seed}-fold1" for seed in range(1, 5)}
     config = json.loads((tmp_path / "study" / "resnet1-seed3-fold1" / "config.json").read_text())
     (given,) = config["commands"]
-    for flag, value in (("--lr", "0.1"), ("--seed", "3"), ("--folds", "5"), ("--fold", "1")):
+    for flag, value in (("--lr", "0.1"), ("--seed", "16"), ("--folds", "5"), ("--fold", "1")):
         assert given[given.index(flag) + 1] == value
     assert study.main([*flags, "--only", "resnet6"], STUB, EXAMINED) == 2
     assert "no learning rate was chosen for resnet6" in capsys.readouterr().err

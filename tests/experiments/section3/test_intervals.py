@@ -40,27 +40,28 @@ def errors_of(generator, repeats, images, effect, seeds, binary):
 
 
 @pytest.mark.parametrize(
-    ("repeats", "images", "spread", "seeds", "binary"),
+    ("folds", "repeats", "images", "spread", "seeds", "binary"),
     [
-        ((5, 5), 200, 3.0, 0.0, False),  # images and residuals only
-        ((5, 3), 50, 0.0, 1.0, False),  # repeats decide: few degrees of freedom
-        ((4, 4), 60, 3.0, 0.5, False),  # both
-        ((5, 5), 300, 1.0, 0.3, True),  # right or wrong
+        (1, (5, 5), 200, 3.0, 0.0, False),  # images and residuals only
+        (1, (5, 3), 50, 0.0, 1.0, False),  # networks decide: few degrees of freedom
+        (1, (4, 4), 60, 3.0, 0.5, False),  # both
+        (5, (2, 2), 30, 1.0, 0.5, False),  # folds: degrees of freedom from each
+        (4, (3, 5), 60, 1.0, 0.3, True),  # right or wrong
     ],
 )
 def test_the_interval_of_a_difference_covers_as_often_as_it_says(
-    repeats, images, spread, seeds, binary
+    folds, repeats, images, spread, seeds, binary
 ):
     """Images are drawn anew each time; how hard one is has a part in common and one a model."""
     generator = np.random.default_rng(0)
     covered = 0
     for _ in range(TIMES):
-        common, own, other = spread * generator.normal(size=(3, images))
-        a, b = (
-            errors_of(generator, r, images, common + effect, seeds, binary)
-            for r, effect in zip(repeats, (own, other), strict=True)
-        )
-        found = difference(a, b).interval()
+        models = [], []
+        for _ in range(folds):
+            common, *own = spread * generator.normal(size=(3, images))
+            for model, number, effect in zip(models, repeats, own, strict=True):
+                model.append(errors_of(generator, number, images, common + effect, seeds, binary))
+        found = difference(*models).interval()
         covered += found.low <= 0 <= found.high
     assert abs(covered / TIMES - 0.95) < ALLOWED
 
@@ -70,32 +71,41 @@ def test_the_interval_of_a_mean_covers_as_often_as_it_says():
     covered = 0
     for _ in range(TIMES):
         errors = errors_of(generator, 5, 80, 2 * generator.normal(size=80), 0.5, False)
-        covered += abs(mean(errors).mean) <= mean(errors).interval().half
+        covered += abs(mean([errors]).mean) <= mean([errors]).interval().half
     assert abs(covered / TIMES - 0.95) < ALLOWED
 
 
 def test_variance_by_hand():
     a = np.array([[1.0, 0.0, 0.0], [1.0, 3.0, 0.0]])
-    b = np.zeros((1, 3))
-    found = difference(a, b, sure=True)
+    found = difference([a], [np.zeros((1, 3))], sure=True)
     # means over repeats 1, 1.5, 0; over images 1/3, 4/3; residuals +-1/2, -+1, +-1/2
     part = np.var([1, 1.5, 0], ddof=1) / 3
-    repeats = np.var([1 / 3, 4 / 3], ddof=1) / 2
+    networks = np.var([1 / 3, 4 / 3], ddof=1) / 2
     residual = 2 * (0.25 + 1 + 0.25) / 2 / 6
     assert found.mean == pytest.approx(5 / 6)
-    assert found.variance == pytest.approx(max(part, part + repeats - residual))
+    assert found.variance == pytest.approx(max(part, part + networks - residual))
+    # Two such folds are twice as many images and networks.
+    two = difference([a, a], [np.zeros((1, 3))] * 2, sure=True)
+    assert (two.mean, two.variance) == pytest.approx((found.mean, found.variance / 2))
+    assert two.df == pytest.approx(2 * found.df)
+
+
+def test_folds_count_by_their_images():
+    a = [np.array([[100.0, 0.0]] * 2), np.array([[100.0, 100.0, 0.0, 0.0, 0.0, 0.0]] * 2)]
+    found = difference(a, [np.zeros((2, 2)), np.zeros((2, 6))])
+    assert found.mean == pytest.approx(100 * 3 / 8)
 
 
 def test_repeats_without_effect_leave_the_images_part():
     a = np.array([[1.0, 0.0, 0.0, 5.0]] * 3)
-    found = difference(a, np.zeros((3, 4)))
+    found = difference([a], [np.zeros((3, 4))])
     assert found.variance == pytest.approx(np.var(a[0], ddof=1) / 4)
     assert (found.df, found.n, found.lacks) == (3, 3, "")
 
 
 def test_one_repeat_says_what_it_lacks():
     a, b = np.array([[0.0, 100.0, 100.0, 0.0]]), np.array([[0.0, 0.0, 100.0, 0.0]])
-    found = difference(a, b)
+    found = difference([a], [b])
     assert found.interval().half == pytest.approx(interval([0, 100, 0, 0]).half)
     assert "images only" in found.lacks
     (verdict,) = verdicts([found], 1000.0)
@@ -103,7 +113,7 @@ def test_one_repeat_says_what_it_lacks():
 
 
 def test_an_error_is_at_least_none_and_at_most_all():
-    found = mean(np.array([[0.0, 0.0, 0.0, 100.0], [0.0, 0.0, 0.0, 100.0]]))
+    found = mean([np.array([[0.0, 0.0, 0.0, 100.0], [0.0, 0.0, 0.0, 100.0]])])
     shown = found.interval(bounds=(0.0, 100.0))
     assert (shown.low, shown.mean, shown.high) == (0.0, 25.0, 100.0)  # 25 +- 80
 
@@ -111,7 +121,7 @@ def test_an_error_is_at_least_none_and_at_most_all():
 @pytest.mark.parametrize("shapes", [((2, 3), (2, 4)), ((2, 1), (2, 1))])
 def test_other_images_are_refused(shapes):
     with pytest.raises(ValueError, match="same images, at least two"):
-        difference(*(np.zeros(shape) for shape in shapes))
+        difference(*([np.zeros(shape)] for shape in shapes))
 
 
 def test_holm_by_hand():
