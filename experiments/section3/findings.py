@@ -36,13 +36,13 @@ def _put(name: str, records: Mapping[str, Record], docs: Path) -> str:
             return page_blocks.cell(docs / page, *where)
         except (OSError, LookupError, TypeError):
             raise ConfigError(f"the findings ask for {name!r}, which is not there.") from None
+    resting = {key: of for key, of in records.items() if key in (MAIN, *FASHION)}
     if name == "runs":
-        return "\n".join(f"- {line}" for line in map(told, records.values())) or "- nothing yet"
+        return "\n".join(f"- {told(of)}" for of in resting.values()) or "- nothing yet"
     if name == "margins":
         return ", ".join(f"{points} points on {TITLES[of]}" for of, points in MARGINS.items())
     if name == "claims":
-        titled = {title(of): of for key, of in records.items() if key in (MAIN, *FASHION)}
-        return markdown([claims.judged(titled)]).strip()
+        return markdown([claims.judged({title(of): of for of in resting.values()})]).strip()
     if name not in BLOCKS:
         raise ConfigError(f"the findings ask for {name!r}; known are {', '.join(BLOCKS)}.")
     found = BLOCKS[name](records[MAIN]) if MAIN in records else ""
@@ -65,7 +65,8 @@ def told(record: Record) -> str:
     states = collect.states(record)
     return (
         f"`study.py --preset {record['preset'].replace('+', '`, `')}`: {states['done']} of "
-        f"{sum(states.values())} runs, on {record['data']['title']}, with `{' '.join(record['flags'])}`"
+        f"{sum(states.values())} runs, on {record['data']['title']}, with "
+        f"`{' '.join(record['flags'])}`"
     )
 
 

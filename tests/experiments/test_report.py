@@ -295,7 +295,8 @@ def test_findings(folder, tmp_path):
     record = collect(folder)
     assert "| ODE-Net (dopri5, direct) | 3.00 (" in fill("{{table1}}", converged=record)
     assert fill("{{depth}}", laptop=record) == "*Not run yet.*"
-    assert "6 of 93 runs, on MNIST" in fill("{{runs}}", laptop=record)
+    assert "6 of 93 runs, on MNIST" in fill("{{runs}}", converged=record)
+    assert fill("{{runs}}", laptop=record) == "- nothing yet"
     for name in findings.BLOCKS:
         assert "nan" not in fill("{{" + name + "}}", converged=record)
     page = "<!-- a -->\n\n| RMSE | x | y |\n| --- | --- | --- |\n| b |  | 2 |\n<!-- end a -->\n"
@@ -327,7 +328,8 @@ def test_committed_pages_are_what_their_records_give():
             path.stem.removeprefix(f"study-{name}-"): path.name
             for path in (DOCS / "pictures").glob(f"study-{name}-*.png")
         }
-        found = (DOCS / f"results-{name}.md").read_text()
-        assert found == markdown(report.results(record, pictures))
+        page_of_it = DOCS / f"results-{name}.md"
+        if name in (findings.MAIN, *findings.FASHION, "laptop") or page_of_it.exists():
+            assert page_of_it.read_text() == markdown(report.results(record, pictures))
     template = (DOCS / "findings.template.md").read_text()
     assert (DOCS / "findings.md").read_text() == findings.fill(template, records, DOCS)
