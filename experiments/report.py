@@ -122,6 +122,11 @@ def results(record: Record, pictures: dict[str, str]) -> list[Block]:
     section("Learning rates", RATES, [tables.chosen_rates(record)])
     section("Table 1", TABLE1, [tables.table1(record)], "curves")
     section(
+        "Has training come to rest?",
+        "Means over runs. Crops are drawn anew each epoch, so that the loss does not reach 0.",
+        [tables.convergence(record, [*grid.TABLE1, *grid.DEPTH[1:3], "resnet12", *grid.COARSE])],
+    )
+    section(
         "How often two networks disagree",
         "Per cent of the test images; on the diagonal two trainings of one model.",
         [tables.disagreements(record, grid.TABLE1)] if done(record, "odenet") else [],

@@ -5,7 +5,6 @@ Models are compared on the folds that all of them have, with whatever repeats ea
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -51,7 +50,7 @@ def by_image(
     that are older than their losses.
     """
     runs = [by_fold(record, variant) for variant in variants]
-    folds = sorted(functools.reduce(set.intersection, (set(of) for of in runs)))
+    folds = sorted(set.intersection(*(set(of) for of in runs)))
     of_all = [run for of in runs for fold in folds for run in of[fold]]
     if not folds or (what == "loss" and not all("loss" in run for run in of_all)):
         return None

@@ -26,6 +26,7 @@ GRADIENT = {
     "torch-euler": "handwritten",
     "torch-odenet": "adjoint",
 }
+LAST = 3  # epochs before the end, to which its training loss is compared
 # Test error of the work we follow up on: full MNIST, 160 epochs, no final ReLU, other optimisers.
 FOLLOW_UP = {
     "resnet6": 0.45,
@@ -97,6 +98,34 @@ def comparisons(record: Record, verdicts: dict[Pair, Verdict], pairs: Sequence[P
                 shown(loss.interval(), sign=True, digits=4) if loss else "-",
             )
         )
+    return Table(headers, rows)
+
+
+def convergence(record: Record, names: Sequence[str]) -> Table:
+    """Whether training had come to rest: the training loss at its end, and what selection did."""
+    rows = []
+    for name in names:
+        runs = done(record, name)
+        if not runs or any(len(run["rows"]) <= LAST for run in runs):
+            continue
+        end, before = (
+            _mean([run["rows"][at]["train_loss"] for run in runs]) for at in (-1, -1 - LAST)
+        )
+        chosen = [run["summary"].get("selected_epoch") for run in runs]
+        rows.append(
+            (
+                grid.VARIANTS[name].title,
+                f"{before:.4f}",
+                f"{end:.4f}",
+                f"{100 * (end / before - 1):+.0f}%",
+                f"{statistics.median(chosen):g}" if None not in chosen else "last",
+                f"{_mean([run['rows'][-1]['test_error'] for run in runs]):.2f}",
+                f"{_mean([run['summary']['test_error'] for run in runs]):.2f}",
+            )
+        )
+    headers = ("model", f"training loss {LAST} epochs before the end", "at the end", "change",
+               "epoch selected (median)", "test error of the last epoch (%)",
+               "of the selected (%)")  # fmt: skip
     return Table(headers, rows)
 
 
