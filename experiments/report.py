@@ -18,7 +18,7 @@ from experiments.harness.errors import ConfigError, RunError
 from experiments.harness.files import write_atomic
 from experiments.harness.markdown import Block, Heading, Picture, Table, Text, markdown, page
 from experiments.harness.provenance import short
-from experiments.section3 import collect, evidence, figures, findings, grid, rates, tables
+from experiments.section3 import collect, evidence, examined, figures, findings, grid, rates, tables
 from experiments.section3.collect import Record
 from experiments.section3.evidence import done
 
@@ -172,13 +172,13 @@ def results(record: Record, pictures: dict[str, str]) -> list[Block]:
         "Another solver after training",
         "The same weights, tested with other tolerances and solvers than they were trained with. "
         f"Change: test error minus that of the same network as it was trained; {UNITS}",
-        [tables.changed_solvers(record, EXAMINED)],
+        [examined.changed_solvers(record, EXAMINED)],
         "solvers",
     )
     section(
         "Noise, shift and rotation",
         f"Test error (%) on test images changed in ways not seen in training; {UNITS}",
-        [tables.robustness(record, ("odenet", "resnet6", "resnet1", "rknet"), "resnet6")],
+        [examined.robustness(record, ("odenet", "resnet6", "resnet1", "rknet"), "resnet6")],
         "robustness",
     )
     section("Runs without results", "", [tables.failures(record)])

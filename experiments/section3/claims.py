@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from experiments.harness.markdown import Table
-from experiments.section3 import evidence, tables
+from experiments.section3 import evidence, examined, tables
 from experiments.section3.collect import Record
 from experiments.section3.evidence import Pair, by_unit, done
 from experiments.section3.intervals import Interval, Verdict, interval
@@ -109,7 +109,7 @@ def half_backward(record: Record, verdicts: Mapping[Pair, Verdict]) -> Found | N
 
 def error_falls(record: Record, verdicts: Mapping[Pair, Verdict]) -> Found | None:
     """Error of the logits against NFE when a trained net is solved by dopri5: falls every time."""
-    rows = {k: of for k, of in tables.solver_rows(record, "odenet").items() if k[0] == "dopri5"}
+    rows = {k: of for k, of in examined.solver_rows(record, "odenet").items() if k[0] == "dopri5"}
     if len(rows) < 2:
         return None
     mean = lambda key, of: sum(row[key] for row in of) / len(of)
@@ -191,7 +191,7 @@ def _changes(
     record: Record, name: str, solvers: tuple[tuple[str, float], ...], *, within: bool
 ) -> Found | None:
     """Whether changes of the solver leave the test error within the margin, or take it beyond."""
-    changes = [tables.change(record, name, *solver) for solver in solvers]
+    changes = [examined.change(record, name, *solver) for solver in solvers]
     changes = [change for change in changes if not math.isnan(change.half)]
     if not changes:
         return None

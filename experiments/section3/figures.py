@@ -18,8 +18,9 @@ from experiments.harness.figures import bare, save
 from experiments.section3 import grid
 from experiments.section3.collect import Record
 from experiments.section3.evidence import done, error
+from experiments.section3.examined import change, image_error, image_errors, solver_rows
 from experiments.section3.intervals import Interval
-from experiments.section3.tables import change, image_error, image_errors, solver_rows, values
+from experiments.section3.tables import values
 
 LABEL_POINTS = 8
 # One colour a model in all pictures; implicit Adams is green, as in the work we follow up on.

@@ -10,7 +10,7 @@ from experiments.harness import page_blocks
 from experiments.harness.errors import ConfigError
 from experiments.harness.markdown import Table, markdown
 from experiments.images.dataset import TITLES
-from experiments.section3 import claims, collect, evidence, grid, tables
+from experiments.section3 import claims, collect, evidence, examined, grid, tables
 from experiments.section3.collect import Record
 from experiments.section3.evidence import done
 from experiments.section3.intervals import MARGINS
@@ -107,5 +107,5 @@ BLOCKS: dict[str, Callable[[Record], Table | str]] = {
         record, evidence.compared(record), [(without, name) for name, without in grid.RELU]
     ),
     "norm": lambda record: tables.costs(record, grid.NORMED),
-    "solvers": lambda record: tables.changed_solvers(record, ("odenet", *grid.COARSE)),
+    "solvers": lambda record: examined.changed_solvers(record, ("odenet", *grid.COARSE)),
 }

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import statistics
 from collections.abc import Sequence
-from typing import Any
 
 from experiments.classify.summary import PAPER
 from experiments.harness.markdown import Table
 from experiments.section3 import evidence, grid, rates
 from experiments.section3.collect import Record
-from experiments.section3.evidence import Pair, by_unit, done, error
-from experiments.section3.intervals import Interval, Verdict, disagreement, interval
+from experiments.section3.evidence import Pair, done, error
+from experiments.section3.intervals import Interval, Verdict, disagreement
 
 # Of activations, in the number of layers L and of solver steps (section 3 of the paper).
 MEMORY = {"direct": "O(steps)", "checkpoint": "O(√steps)", "adjoint": "O(1)", "handwritten": "O(1)"}
@@ -68,7 +66,7 @@ def table1(record: Record) -> Table:
             (
                 *_cost(record, name),
                 seconds(record, name, "seconds_per_epoch"),
-                f"{_mean(values(record, name, 'peak_memory_mib')):.0f}",
+                f"{average(values(record, name, 'peak_memory_mib')):.0f}",
                 MEMORY[GRADIENT[name]] if name in GRADIENT else "O(L)",
                 f"{paper[1]:.2f}" if paper else "",
                 f"{paper[2]:.2f} M" if paper else "",
@@ -109,7 +107,7 @@ def convergence(record: Record, names: Sequence[str]) -> Table:
         if not runs or any(len(run["rows"]) <= LAST for run in runs):
             continue
         end, before = (
-            _mean([run["rows"][at]["train_loss"] for run in runs]) for at in (-1, -1 - LAST)
+            average([run["rows"][at]["train_loss"] for run in runs]) for at in (-1, -1 - LAST)
         )
         chosen = [run["summary"].get("selected_epoch") for run in runs]
         rows.append(
@@ -119,8 +117,8 @@ def convergence(record: Record, names: Sequence[str]) -> Table:
                 f"{end:.4f}",
                 f"{100 * (end / before - 1):+.0f}%",
                 f"{statistics.median(chosen):g}" if None not in chosen else "last",
-                f"{_mean([run['rows'][-1]['test_error'] for run in runs]):.2f}",
-                f"{_mean([run['summary']['test_error'] for run in runs]):.2f}",
+                f"{average([run['rows'][-1]['test_error'] for run in runs]):.2f}",
+                f"{average([run['summary']['test_error'] for run in runs]):.2f}",
             )
         )
     headers = ("model", f"training loss {LAST} epochs before the end", "at the end", "change",
@@ -175,7 +173,7 @@ def costs(record: Record, names: Sequence[str]) -> Table:
 
 def _cost(record: Record, name: str) -> tuple[str, ...]:
     """A row of `costs`."""
-    mean = lambda key: _mean(values(record, name, key))
+    mean = lambda key: average(values(record, name, key))
     used = sorted({run["rate"] for run in done(record, name) if "rate" in run})
     return (
         grid.VARIANTS[name].title,
@@ -188,88 +186,6 @@ def _cost(record: Record, name: str) -> tuple[str, ...]:
         _count(mean("nfe_backward")),
         seconds(record, name, "cpu_seconds_per_epoch"),
     )
-
-
-def solver_rows(record: Record, variant: str) -> dict[tuple[str, float], list[dict[str, Any]]]:
-    """Rows of examined.json by (solver, tolerance or step size), one a run."""
-    found: dict[tuple[str, float], list[dict[str, Any]]] = {}
-    for run in done(record, variant):
-        for row in run.get("examined", {}).get("solvers", []):
-            key = row["solver"], row["tolerance"] or row["step_size"]
-            found.setdefault(key, []).append(row)
-    return found
-
-
-def changed_solvers(record: Record, names: Sequence[str]) -> Table:
-    """Trained networks solved otherwise than in training."""
-    headers = ("trained as", "tested with", "NFE forward", "test error (%)",
-               "change from training (points)", "error of the logits")  # fmt: skip
-    rows = []
-    for name in names:
-        for (solver, setting), runs in solver_rows(record, name).items():
-            kind = "step" if runs[0]["step_size"] else "tolerance"
-            rows.append(
-                (
-                    grid.VARIANTS[name].title,
-                    f"{solver}, {kind} {setting:g}",
-                    f"{_mean([row['nfe_forward'] for row in runs]):.0f}",
-                    f"{_mean([row['test_error'] for row in runs]):.2f}",
-                    shown(change(record, name, solver, setting), sign=True),
-                    f"{_mean([row['logit_error'] for row in runs]):.1e}",
-                )
-            )
-    return Table(headers, rows)
-
-
-def change(record: Record, name: str, solver: str, setting: float) -> Interval:
-    """Test error with another solver minus that of the same network as it was trained."""
-    changes = []
-    for runs in by_unit(record, name).values():
-        of = [
-            row["test_error"] - run["summary"]["test_error"]
-            for run in runs
-            for row in run.get("examined", {}).get("solvers", [])
-            if (row["solver"], row["tolerance"] or row["step_size"]) == (solver, setting)
-        ]
-        changes += [_mean(of)] if of else []
-    return interval(changes)
-
-
-def image_errors(record: Record, variant: str) -> dict[tuple[str, float], dict[str, float]]:
-    """Test error by (kind of change, amount) and fold or seed (see `evidence.by_unit`)."""
-    found: dict[tuple[str, float], dict[str, list[float]]] = {}
-    for unit, runs in by_unit(record, variant).items():
-        for row in (row for run in runs for row in run.get("examined", {}).get("images", [])):
-            change = found.setdefault((row["kind"], row["amount"]), {})
-            change.setdefault(unit, []).append(row["test_error"])
-    return {key: {u: _mean(of) for u, of in units.items()} for key, units in found.items()}
-
-
-def image_difference(record: Record, a: str, b: str, change: tuple[str, float]) -> Interval:
-    """Test error of `a` on changed images minus that of `b`, over the folds or seeds of both."""
-    mine, its = (image_errors(record, name).get(change, {}) for name in (a, b))
-    return interval([mine[unit] - its[unit] for unit in sorted(mine.keys() & its.keys())])
-
-
-def image_error(record: Record, variant: str, change: tuple[str, float]) -> Interval:
-    """Test error on changed images, over folds or seeds."""
-    found = interval(list(image_errors(record, variant).get(change, {}).values()))
-    return dataclasses.replace(found, bounds=evidence.PERCENT)
-
-
-def robustness(record: Record, names: Sequence[str], against: str) -> Table:
-    """Test error under changed images, and the difference of the first from `against`."""
-    known = {name: found for name in names if (found := image_errors(record, name))}
-    titles = [f"{grid.VARIANTS[name].title} (%)" for name in known]
-    pair = names[0] in known and against in known
-    extra = [f"{grid.VARIANTS[names[0]].title} minus {grid.VARIANTS[against].title}"] * pair
-    rows = []
-    for key in next(iter(known.values()), {}):
-        cells = [shown(image_error(record, name, key)) for name in known]
-        if pair:
-            cells.append(shown(image_difference(record, names[0], against, key), sign=True))
-        rows.append((_change(*key), *cells))
-    return Table(("images", *titles, *extra), rows)
 
 
 def failures(record: Record) -> Table:
@@ -299,12 +215,8 @@ def shown(found: Interval, *, sign: bool = False, digits: int = 2) -> str:
     return f"{number(found.mean)} ({number(found.low)} to {number(found.high)}{lacks})"
 
 
-def _change(kind: str, amount: float) -> str:
-    unit = {"noise": "of white, Gaussian", "shift": "pixels", "rotation": "degrees"}.get(kind, "")
-    return "as they are" if kind == "none" else f"{kind}, {amount:g} {unit}"
-
-
-def _mean(numbers: Sequence[float]) -> float:
+def average(numbers: Sequence[float]) -> float:
+    """The mean, NaN of none."""
     return sum(numbers) / len(numbers) if numbers else math.nan
 
 

@@ -10,7 +10,7 @@ from experiments import collect as command
 from experiments import report
 from experiments.harness.errors import ConfigError
 from experiments.harness.markdown import Heading, Picture, Table, Text, markdown, page
-from experiments.section3 import claims, compact, evidence, findings, grid, tables
+from experiments.section3 import claims, compact, evidence, examined, findings, grid, tables
 from experiments.section3.collect import collect, join, load
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -118,13 +118,13 @@ def test_comparison_by_hand(folder):
 
 def test_solvers_and_images_by_hand(folder):
     record = collect(folder)
-    rows = tables.changed_solvers(record, ["odenet"]).rows
+    rows = examined.changed_solvers(record, ["odenet"]).rows
     assert [row[1:5] for row in rows] == [
         ("dopri5, tolerance 1e-06", "60", "3.00", "+0.00 (+0.00 to +0.00)"),
         ("dopri5, tolerance 0.1", "14", "4.00", "+1.00 (+1.00 to +1.00)"),
         ("euler, step 1", "1", "12.00", "+9.00 (+9.00 to +9.00)"),
     ]
-    rows = tables.robustness(record, ("odenet", "resnet6"), "resnet6").rows
+    rows = examined.robustness(record, ("odenet", "resnet6"), "resnet6").rows
     # t(0.975; 2) / sqrt(3) = 2.484 for a standard deviation of 1, and no error is below 0
     assert rows[1] == ("noise, 1 of white, Gaussian", "4.00 (1.52 to 6.48)",
                        "10.00 (5.03 to 14.97)", "-6.00 (-8.48 to -3.52)")  # fmt: skip
