@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import math
 import statistics
 from collections.abc import Sequence
@@ -189,12 +190,15 @@ def _cost(record: Record, name: str) -> tuple[str, ...]:
 
 
 def failures(record: Record) -> Table:
-    """Runs without results, and why."""
+    """Runs without results, and why; those not begun by variant."""
+    runs = record["runs"]
     rows = [
         (name_of(run), run["status"], run["reason"].replace("|", "/"))
-        for run in record["runs"]
-        if run["status"] != "done"
+        for run in runs
+        if run["status"] in ("failed", "unfinished")
     ]
+    missing = collections.Counter(run["variant"] for run in runs if run["status"] == "missing")
+    rows += [(variant, "missing", f"{n} not begun") for variant, n in missing.items()]
     return Table(("run", "state", "reason"), rows)
 
 
