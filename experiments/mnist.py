@@ -14,16 +14,18 @@ from rich.console import Console
 
 from experiments.classify import config as configuration
 from experiments.classify.config import Config
+from experiments.classify.data import load
 from experiments.classify.resolve import FREE_ON_RESUME, learner_arguments, resolve
+from experiments.classify.summary import SELECTED
 from experiments.classify.training import evaluate, train
 from experiments.harness import frameworks, workers
 from experiments.harness.command import guard, say
 from experiments.harness.errors import ConfigError, RunError, RunFailedError
 from experiments.harness.flags import check_resumed, complaints
 from experiments.harness.loop import load_checkpoint
-from experiments.harness.provenance import environment
+from experiments.harness.provenance import environment, keep_changes
 from experiments.harness.run_folder import RunFolder, default_folder
-from experiments.images import sources
+from experiments.images.dataset import Dataset
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,6 +86,7 @@ def execute(
         say(console, "resume", f"{folder.path} after epoch {folder.epoch}")
         record["commands"] = folder.read_json("config.json")["commands"] + record["commands"]
         folder.write_json("config.json", record)
+        keep_changes(folder.path, record["git_commit"], f"changes-epoch-{folder.epoch:04d}.diff")
     train(folder, framework, learner, dataset, config, console)
 
 
@@ -116,17 +119,9 @@ def check_solver(config: Config) -> None:
         solve.check(config.solver.solver, config.solver.adjoint, config.solver.step_size)
 
 
-def load_data(config: Config, console: Console) -> sources.Dataset:
+def load_data(config: Config, console: Console) -> Dataset:
     """Load the images and say which they are."""
-    flags = config.data
-    dataset = sources.load(
-        flags.dataset,
-        flags.source,
-        data_dir=flags.data_dir,
-        tfds_dir=flags.tfds_dir,
-        limit_train=flags.limit_train,
-        limit_test=flags.limit_test,
-    )
+    dataset = load(config.data)
     say(console, "data", dataset.title + (f" ({dataset.note})" if dataset.note else ""))
     if config.training.batch_size > len(dataset.train_labels):
         raise ConfigError(
@@ -136,7 +131,7 @@ def load_data(config: Config, console: Console) -> sources.Dataset:
     return dataset
 
 
-def settle_data(config: Config, dataset: sources.Dataset) -> Config:
+def settle_data(config: Config, dataset: Dataset) -> Config:
     """The configuration with the source that was used, for a resumed run to find it again."""
     flags = config.data
     folder = flags.data_dir.expanduser().absolute() if flags.data_dir else None
@@ -144,7 +139,7 @@ def settle_data(config: Config, dataset: sources.Dataset) -> Config:
     return dataclasses.replace(config, data=flags)
 
 
-def check_same_data(folder: RunFolder, dataset: sources.Dataset) -> None:
+def check_same_data(folder: RunFolder, dataset: Dataset) -> None:
     """Refuse to go on with other images than those the run began with."""
     saved = folder.read_json("config.json")["data"]
     if saved["sha256"] != dataset.checksum:
@@ -174,7 +169,7 @@ def build_learner(framework: ModuleType, config: Config) -> Any:
 
 
 def evaluate_best(
-    folder: RunFolder, learner: Any, dataset: sources.Dataset, config: Config, console: Console
+    folder: RunFolder, learner: Any, dataset: Dataset, config: Config, console: Console
 ) -> None:
     """Evaluate the best checkpoint of a run and print its error."""
     if folder.best is None:
@@ -187,7 +182,8 @@ def evaluate_best(
         raise RunFailedError(f"evaluation failed: {error}") from None
     console.print(
         f"test error {result['test_error']:.2f} % with the weights after epoch "
-        f"{folder.best_epoch} of {folder.epoch}; {folder.path}",
+        f"{folder.best_epoch} of {folder.epoch}, {SELECTED[config.training.select or 'last']}; "
+        f"{folder.path}",
         highlight=False,
         soft_wrap=True,
     )

@@ -17,12 +17,13 @@ from rich.console import Console
 from experiments.classify import config as configuration
 from experiments.classify import movie
 from experiments.classify.config import Config
+from experiments.classify.data import load
 from experiments.classify.resolve import resolve
 from experiments.harness import frameworks
 from experiments.harness.command import guard
 from experiments.harness.errors import ConfigError, RunError, RunFailedError
 from experiments.harness.loop import load_checkpoint
-from experiments.images import image_file, sources
+from experiments.images import image_file
 from experiments.mnist import build_learner
 
 FRAMES = 41
@@ -160,8 +161,7 @@ def test_images(config: Config, count: int) -> list[tuple[str, ndarray, str]]:
     """The first test images of the run's data: name, pixels and true class."""
     if not count:
         return []
-    flags = dataclasses.asdict(config.data)
-    dataset = sources.load(flags.pop("dataset"), flags.pop("source"), **flags)
+    dataset = load(config.data)
     pixels, labels = dataset.test_images[:count], dataset.test_labels[:count]
     return [
         (f"test image {i}", pixel, f"truly {label}")

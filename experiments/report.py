@@ -1,13 +1,12 @@
-"""Tables and pictures of a study: `python experiments/report.py STUDY [--out FOLDER]`.
+"""Tables and pictures of studies: `python experiments/report.py STUDY ... [--out FOLDER]`.
 
-STUDY is a study's folder, or the JSON record that this command writes of one. Written are
-results.md, results.html (with its pictures inside), pictures/ and results/study-PRESET.json; and,
-where FOLDER has a findings.template.md, findings.md with the study's numbers in it.
+Each STUDY is a study's folder, or a record that collect.py made of one. Studies made alike are
+joined. Of each are written results-NAME.md, results-NAME.html (with its pictures inside) and
+pictures/; and, where FOLDER has a findings.template.md, findings.md with all of them in it.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,12 +18,12 @@ from experiments.harness.errors import ConfigError, RunError
 from experiments.harness.files import write_atomic
 from experiments.harness.markdown import Block, Heading, Picture, Table, Text, markdown, page
 from experiments.harness.provenance import short
-from experiments.section3 import figures, findings, grid, tables
-from experiments.section3.collect import load
-from experiments.section3.tables import Record, done
+from experiments.section3 import collect, evidence, examined, figures, findings, grid, rates, tables
+from experiments.section3.collect import Record
+from experiments.section3.evidence import done
 
-USAGE = "expected STUDY [--out FOLDER], STUDY being a study's folder or a record of one"
-EXAMINED = ("odenet", "odenet-adjoint", "rknet")
+USAGE = "expected STUDY ... [--out FOLDER], STUDY being a study's folder or a record of one"
+EXAMINED = ("odenet", "odenet-adjoint", "rknet", *grid.COARSE)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,33 +36,55 @@ def run(arguments: list[str], console: Console) -> None:
     if {"-h", "--help"} & set(arguments):
         print(__doc__)
         return
-    study, out = parse(arguments)
-    record = load(study)
+    studies, out = parse(arguments)
+    records = joined([collect.load(study) for study in studies])
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "results").mkdir(exist_ok=True)
-        write_atomic(out / "results" / f"study-{record['preset']}.json", compact(record))
-        names = figures.draw(record, out / "pictures", f"study-{record['preset']}")
-        blocks = results(record, names)
-        write_atomic(out / "results.md", markdown(blocks))
-        write_atomic(out / "results.html", page(blocks, out / "pictures"))
+        for name, record in records.items():
+            drawn = figures.draw(record, out / "pictures", f"study-{name}")
+            blocks = results(record, drawn)
+            write_atomic(out / f"results-{name}.md", markdown(blocks))
+            write_atomic(out / f"results-{name}.html", page(blocks, out / "pictures"))
+            tell(record, console)
+            say(console, "written", f"{out / f'results-{name}.md'} and .html")
         template = out / "findings.template.md"
         if template.exists():
-            write_atomic(out / "findings.md", findings.fill(template.read_text(), record, out))
+            write_atomic(out / "findings.md", findings.fill(template.read_text(), records, out))
     except OSError as error:
         raise RunError(f"the report cannot be written to {out}: {error}.") from None
-    failed = [run for run in record["runs"] if run["status"] == "failed"]
-    missing = [run for run in record["runs"] if run["status"] == "missing"]
-    total = len(record["runs"])
-    say(console, "runs", f"{total - len(failed) - len(missing)} of {total} finished")
-    for word, runs in (("failed", failed), ("missing", missing)):
-        if runs:
-            say(console, word, ", ".join(f"{run['variant']}-seed{run['seed']}" for run in runs))
-    say(console, "written", f"{out / 'results.md'}, {out / 'results.html'}")
 
 
-def parse(arguments: Sequence[str]) -> tuple[Path, Path]:
-    """The study, and the folder for the report (by default `report` in the study's folder)."""
+def joined(records: Sequence[Record]) -> dict[str, Record]:
+    """Records made alike joined into one, by the name of a preset of theirs.
+
+    Runs that chose a learning rate are among the repeats of their variant.
+    """
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        alike = " ".join(record["flags"]), record["data"]["sha256"]
+        groups.setdefault(alike, []).append(record)
+    found = {}
+    for group in groups.values():
+        record = collect.join(group)
+        record["runs"] += rates.repeat(record, [grid.VARIANTS[name] for name in grid.RATED])
+        presets = record["preset"].split("+")
+        found[findings.MAIN if findings.MAIN in presets else presets[0]] = record
+    return found
+
+
+def tell(record: Record, console: Console) -> None:
+    """How many runs of a record there are, and which are not."""
+    states = collect.states(record)
+    say(console, "runs", f"{states['done']} of {sum(states.values())} finished")
+    for state in collect.STATES[1:]:
+        names = [tables.name_of(run) for run in record["runs"] if run["status"] == state]
+        if names:
+            more = f" and {len(names) - 9} more" if len(names) > 9 else ""
+            say(console, state, "; ".join(names[:9]) + more)
+
+
+def parse(arguments: Sequence[str]) -> tuple[list[Path], Path]:
+    """The studies, and the folder for the report (by default `report` in the first's folder)."""
     given = list(arguments)
     out = None
     if "--out" in given:
@@ -72,23 +93,20 @@ def parse(arguments: Sequence[str]) -> tuple[Path, Path]:
             raise ConfigError("--out needs a folder.")
         out = Path(given[at + 1])
         del given[at : at + 2]
-    if len(given) != 1 or given[0].startswith("-"):
+    if not given or any(argument.startswith("-") for argument in given):
         raise ConfigError(f"{USAGE}; see --help.")
-    study = Path(given[0])
-    if not study.exists():
-        raise ConfigError(f"{study} is not there; {USAGE}.")
-    return study, out or (study if study.is_dir() else study.parent) / "report"
-
-
-def compact(record: Record) -> str:
-    """The record as JSON, a line a run: small, and readable as a diff."""
-    head = {key: value for key, value in record.items() if key != "runs"}
-    lines = ",\n".join(json.dumps(run, separators=(",", ":")) for run in record["runs"])
-    return json.dumps(head, indent=1)[:-2] + f',\n "runs": [\n{lines}\n]}}\n'
+    studies = [Path(argument) for argument in given]
+    for study in studies:
+        if not study.exists():
+            raise ConfigError(f"{study} is not there; {USAGE}.")
+    first = studies[0]
+    return studies, out or (first if first.is_dir() else first.parent) / "report"
 
 
 def results(record: Record, pictures: dict[str, str]) -> list[Block]:
     """The page of results."""
+    verdicts = evidence.compared(record)
+    compared = lambda pairs: tables.comparisons(record, verdicts, pairs)
     blocks: list[Block] = [Heading("Results of the study", 1), Text(introduction(record))]
 
     def section(title: str, text: str, found: Sequence[Table], picture: str = "") -> None:
@@ -101,35 +119,25 @@ def results(record: Record, pictures: dict[str, str]) -> list[Block]:
             if picture in pictures:
                 blocks.append(Picture(pictures[picture], title))
 
+    section("Learning rates", RATES, [tables.chosen_rates(record)])
+    section("Table 1", TABLE1, [tables.table1(record)], "curves")
     section(
-        "Table 1",
-        "Test error after the last epoch, mean and 95% interval (Student's t) over seeds. NFE: "
-        "evaluations of the vector field in a training step of the last epoch; those backward of "
-        "direct and checkpointed gradients are the ones recomputed to be differentiated. Seconds "
-        "are medians over seeds. Memory "
-        "is the largest that the process held, libraries and compiler included. Where the network "
-        "has a row in the paper's Table 1 it stands at the right.",
-        [tables.table1(record)],
-        "curves",
+        "Has training come to rest?",
+        "Means over runs. Crops are drawn anew each epoch, so that the loss does not reach 0.",
+        [tables.convergence(record, [*grid.TABLE1, *grid.DEPTH[1:3], "resnet12", *grid.COARSE])],
     )
-    others = [name for name in grid.TABLE1 if name != "odenet"]
     section(
-        "Differences from ODE-Net",
-        "Differences in test error of runs with the same seed, hence the same order of the "
-        "images. Two things vary: the training (± seeds, Student's t) and the choice of test "
-        "images (± test images; only those count on which the two models disagree, as in "
-        "McNemar's test). The statement rests on both together; it is not corrected for there "
-        "being many comparisons.",
-        [tables.comparisons(record, [(name, "odenet") for name in others])],
+        "How often two networks disagree",
+        "Per cent of the test images; on the diagonal two trainings of one model.",
+        [tables.disagreements(record, grid.TABLE1)] if done(record, "odenet") else [],
     )
+    to_odenet = lambda names: [(name, "odenet") for name in names if name != "odenet"]
+    section("Differences from ODE-Net", DIFFERENCES, [compared(to_odenet(grid.TABLE1))])
     section(
         "Depth",
         "ResNets of several depths against ODE-Net, whose parameters are those of about one "
         "block, and whose compute is that of several.",
-        [
-            tables.costs(record, grid.DEPTH),
-            tables.comparisons(record, [(n, "odenet") for n in grid.DEPTH if n != "odenet"]),
-        ],
+        [tables.costs(record, grid.DEPTH), compared(to_odenet(grid.DEPTH))],
         "depth",
     )
     for title, names in (
@@ -137,15 +145,20 @@ def results(record: Record, pictures: dict[str, str]) -> list[Block]:
         ("Time span", grid.T1),
         ("Regularised dynamics", grid.REGULARISED),
     ):
-        changed = [name for name in names if name != "odenet"]
-        if any(done(record, name) for name in changed):
-            pairs = [(name, "odenet") for name in changed]
-            section(title, "", [tables.costs(record, names), tables.comparisons(record, pairs)])
+        if any(done(record, name) for name in names if name != "odenet"):
+            section(title, "", [tables.costs(record, names), compared(to_odenet(names))])
     section(
         "Without the final ReLU",
         "",
-        [tables.comparisons(record, [(without, name) for name, without in grid.RELU])],
+        [compared([(without, name) for name, without in grid.RELU])],
     )
+    if any(done(record, name) for name in grid.NORMED if name.split("-")[1:2] == ["batch"]):
+        section(
+            "The final ReLU and the normalisation",
+            "The vector field of ODE-Net keeps 32 groups where its other layers normalise over the "
+            "batch.",
+            [tables.costs(record, grid.NORMED), compared(grid.NORM_PAIRS)],
+        )
     if "characteristics" in pictures:
         blocks.append(Heading("Characteristics of ODE-Net (Figure 3 of the paper)"))
         blocks.append(
@@ -158,14 +171,14 @@ def results(record: Record, pictures: dict[str, str]) -> list[Block]:
     section(
         "Another solver after training",
         "The same weights, tested with other tolerances and solvers than they were trained with. "
-        "Change: test error minus that of the same network as it was trained.",
-        [tables.changed_solvers(record, EXAMINED)],
+        f"Change: test error minus that of the same network as it was trained; {UNITS}",
+        [examined.changed_solvers(record, EXAMINED)],
         "solvers",
     )
     section(
         "Noise, shift and rotation",
-        "Test error (%) on test images changed in ways not seen in training.",
-        [tables.robustness(record, ("odenet", "resnet6", "resnet1", "rknet"), "resnet6")],
+        f"Test error (%) on test images changed in ways not seen in training; {UNITS}",
+        [examined.robustness(record, ("odenet", "resnet6", "resnet1", "rknet"), "resnet6")],
         "robustness",
     )
     section("Runs without results", "", [tables.failures(record)])
@@ -177,25 +190,50 @@ def introduction(record: Record) -> str:
     session = record["sessions"][-1]
     commits = sorted({short(run["commit"]) for run in record["runs"] if run.get("commit")})
     devices = sorted({run["device"] for run in record["runs"] if run.get("device")})
-    finished = sum(run["status"] == "done" for run in record["runs"])
-    embedded = record["data"]["source"] == "embedded"
+    states = collect.states(record)
+    presets = ", ".join(record["preset"].split("+"))
+    chosen = "--validation" in record["flags"]
     return (
-        f"`python experiments/study.py --preset {record['preset']}`, then "
-        f"`python experiments/report.py`: {finished} of {len(record['runs'])} runs finished. "
+        f"Runs of `python experiments/study.py --preset {presets}`, pages by `python "
+        f"experiments/report.py`: {states['done']} of {sum(states.values())} runs finished. "
         f"**Data: {record['data']['title']}.** Flags of every run: `{' '.join(record['flags'])}`. "
         f"Device: {', '.join(devices)}, {session['cores']} cores, {session['jobs']} runs at once, "
         f"each on its share of the cores; seconds depend on that. "
-        f"Commit {', '.join(commits)}. No number on this page is typed by hand."
-        + (
-            "\n\nThese are small runs: few images, few epochs. Their errors are not to be held "
-            "against the paper's; what they can show is differences between models trained "
-            "alike. The learning rate and batch size were chosen while looking at the same test "
-            "images. There is no validation split: the error is that after the last epoch, with "
-            "no choice of epoch."
-            if embedded
-            else ""
-        )
+        f"Commit {', '.join(commits)}. No number on this page is typed by hand.\n\n"
+        + (CHOSEN if chosen else NOT_CHOSEN)
     )
+
+
+CHOSEN = (
+    "The tested weights are those of the epoch of least validation loss; no test image had a say "
+    "in anything. Intervals are 95%, over test images and repeats together, for training on these "
+    "images: the choice of the training images is not in them."
+)
+NOT_CHOSEN = (
+    "These are small runs: few epochs, and no validation images. Their errors are not to be held "
+    "against the paper's; what they can show is differences between models trained alike. The "
+    "learning rate and batch size were chosen while looking at the same test images; the error is "
+    "that after the last epoch. Intervals are 95%, over test images and repeats together."
+)
+RATES = (
+    "Every model at three rates, once on each fold; the least mean validation loss over the folds "
+    "decides. No test image was looked at."
+)
+TABLE1 = (
+    "NFE: evaluations of the vector field in a training step of the last epoch; those backward of "
+    "direct and checkpointed gradients are the ones recomputed to be differentiated. Seconds are "
+    "medians over runs. Memory is the largest that the process held, libraries and compiler "
+    "included. The paper's and the follow-up's errors are of 60,000 images and 160 epochs; the "
+    "follow-up's implicit Adams was one Runge-Kutta step."
+)
+DIFFERENCES = (
+    "Test error of the model minus that of the other, on the same images. The variance is that of "
+    "images and repeats together (two-way random effects). Claims are corrected by Holm's method "
+    "for all comparisons on this page, and each interval has the level at which its claim was "
+    "tested; margins were fixed before the runs. The difference in loss (mean negative "
+    "log-likelihood) has an interval of 95% and no claim."
+)
+UNITS = "intervals are Student's t over folds, or over seeds where there are no folds."
 
 
 if __name__ == "__main__":

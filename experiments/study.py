@@ -7,8 +7,7 @@ named and the next one goes on; the same command again takes up what is missing.
 from __future__ import annotations
 
 import json
-import shutil
-import statistics
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -24,16 +23,22 @@ from experiments.harness.command import guard, say
 from experiments.harness.errors import ConfigError, RunError, RunFailedError
 from experiments.harness.files import lock_folder, write_atomic
 from experiments.harness.provenance import environment
-from experiments.harness.workers import Outcome, Task
-from experiments.section3 import grid
+from experiments.section3 import collect, grid, rates
 from experiments.section3.cells import Cell, Preset
+from experiments.section3.execution import Plan, execute
 
 EXAMPLES = """examples:
   python experiments/study.py --preset smoke       a few runs, nothing is learnt; two minutes
   python experiments/study.py                      on two cores within 90 minutes
+  python experiments/study.py --preset rates       the learning rates, by validation loss
+  python experiments/collect.py docs/results/study-rates.json runs/study-rates
+  python experiments/study.py --preset converged   with those rates; then depth, relu-norm, ...
+  python experiments/study.py --preset converged --results docs/results/study-converged.json
+      only what that record does not have; with --shard 1/2, half of it
   python experiments/study.py --preset paper --dataset fashion_mnist --data-dir FOLDER   on a GPU
   python experiments/report.py runs/study-laptop   tables and pictures from it
 """
+RATES = Path("docs") / "results" / "study-rates.json"
 HERE = Path(__file__).parent
 TRAIN = (sys.executable, str(HERE / "mnist.py"))
 EXAMINE = (sys.executable, str(HERE / "examine.py"))
@@ -43,9 +48,26 @@ EXAMINE = (sys.executable, str(HERE / "examine.py"))
 class Study:
     """Which runs."""
 
-    preset: Literal["laptop", "paper", "smoke", "coarse-adjoint", "coarse-adjoint-full"] = "laptop"
-    """laptop: 5,000 MNIST images, a few epochs; paper: 160 epochs of the full set; coarse-adjoint:
-    what the adjoint of a coarse step does to training (-full: on a full set)."""
+    preset: Literal[
+        "rates",
+        "converged",
+        "depth",
+        "relu-norm",
+        "coarsely-trained",
+        "fashion",
+        "fashion-full",
+        "paper",
+        "laptop",
+        "smoke",
+        "coarse-adjoint",
+        "coarse-adjoint-full",
+    ] = "laptop"
+    """rates: learning rates chosen by validation, 5 folds of the 5,000 embedded images. With these,
+    20 epochs, 5 folds: converged, the models of section 3; depth, ResNets of 2, 4 and 12 blocks;
+    relu-norm, without the last ReLU, with other normalisations; coarsely-trained, with coarse
+    solvers. fashion: Fashion-MNIST, 20,000 images (-full: all). laptop: 3 epochs, 93 runs; paper:
+    160 epochs of the full set; coarse-adjoint: what the adjoint of a coarse step does to training
+    (-full: on a full set)."""
     only: Annotated[str | None, arg(metavar="NAMES", help_behavior_hint="(default: all)")] = None
     """Only these variants, with commas between (an unknown one is answered with the list)."""
     minutes: Annotated[
@@ -56,18 +78,27 @@ class Study:
         int | None, arg(metavar="N", help_behavior_hint="(default: one a core; paper 1)")
     ] = None
     """Runs at once, each on its share of the cores."""
+    shard: Annotated[str | None, arg(metavar="I/N", help_behavior_hint="(default: all)")] = None
+    """Only the I-th of N parts of the runs, for as many machines; collect.py joins the results."""
+    rates: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint=f"(default: {RATES})")] = (
+        None
+    )
+    """Record of the preset rates, from which learning rates are taken."""
 
 
 @dataclass(frozen=True)
 class Data:
     """Which images."""
 
-    dataset: Literal["mnist", "fashion_mnist"] = "mnist"
+    dataset: Annotated[
+        Literal["mnist", "fashion_mnist"] | None,
+        arg(help_behavior_hint="(default: mnist; with the presets fashion, fashion_mnist)"),
+    ] = None
     """Handwritten digits, or pieces of clothing."""
     data_dir: Annotated[
         Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: none)")
     ] = None
-    """Folder of IDX files; without it laptop and smoke use the embedded images."""
+    """Folder of IDX files; without it MNIST is the embedded images, but with paper."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +110,10 @@ class Run:
         arg(metavar="FOLDER", help_behavior_hint="(default: runs/study-PRESET)"),
     ] = None
     """Folder of the study; one that was begun is gone on with."""
+    results: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: none)")] = (
+        None
+    )
+    """A record of earlier runs (see collect.py); what is done in it is not run again."""
 
 
 @dataclass(frozen=True)
@@ -108,11 +143,20 @@ def run(
     config = flags.parse("study.py", EXAMPLES, arguments, Config())
     preset = grid.PRESETS[config.study.preset]
     cells = choose(preset, config.study.only)
+    if config.study.shard is not None:
+        cells = shard(cells, config.study.shard)
     flags.at_least("--jobs", config.study.jobs)
     if config.study.minutes is not None:
         flags.positive("--minutes", config.study.minutes)
     minutes = preset.minutes if config.study.minutes is None else config.study.minutes
     jobs = config.study.jobs or preset.jobs or workers.default_jobs()
+    where, told = data_flags(config, preset)
+    record: dict[str, Any] = {
+        "preset": config.study.preset,
+        "flags": [*preset.flags.split(), *told],
+    }
+    cells = not_in(config.run.results, record, cells, console)
+    chosen = chosen_rates(config, preset, cells)
     folder = config.run.out or Path("runs") / f"study-{config.study.preset}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -125,11 +169,17 @@ def run(
     if config.study.preset == "smoke":
         examine = [*examine, "--quick"]
     with lock:
-        shared = [*preset.flags.split(), *data_flags(config)]
-        record = begin(folder, config, shared, jobs)
+        record = begin(folder, record, jobs)
         began = time.monotonic()
         say(console, "study", f"{len(cells)} runs, {jobs} at once, in {folder}")
-        failed, left, ended = execute(folder, cells, shared, jobs, minutes, train, examine, console)
+        plan = Plan(
+            folder,
+            [*preset.flags.split(), *where],
+            lambda cell: chosen.get(cell.variant.name, []),
+            train,
+            examine,
+        )
+        failed, left, ended = execute(plan, cells, jobs, minutes, console)
         record["sessions"][-1] |= {"runs": ended, "seconds": round(time.monotonic() - began, 1)}
         write_record(folder, record)
     if left:
@@ -155,24 +205,67 @@ def choose(preset: Preset, only: str | None) -> list[Cell]:
     return cells
 
 
-def data_flags(config: Config) -> list[str]:
-    """Flags of `mnist.py` that say which images."""
-    given = config.data
-    if given.data_dir:
-        return ["--dataset", given.dataset, "--data-dir", str(given.data_dir.absolute())]
-    if config.study.preset == "paper" or given.dataset != "mnist":
-        return ["--dataset", given.dataset]
-    return ["--source", "embedded"]
+def shard(cells: Sequence[Cell], which: str) -> list[Cell]:
+    """Part `I/N` of the runs: every N-th, from the I-th on."""
+    found = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", which)
+    if found is None or int(found[1]) > int(found[2]):
+        raise ConfigError(f"--shard is {which}; I/N expected, such as 1/3, 2/3 or 3/3.")
+    if any(cell.variant.after for cell in cells):
+        raise ConfigError("--shard: runs of this preset start from each other's weights.")
+    return list(cells[int(found[1]) - 1 :: int(found[2])])
 
 
-def begin(folder: Path, config: Config, shared: list[str], jobs: int) -> dict[str, Any]:
+def not_in(
+    results: Path | None, record: dict[str, Any], cells: Sequence[Cell], console: Console
+) -> list[Cell]:
+    """The runs that are not done in the record at `results`."""
+    if results is None:
+        return list(cells)
+    earlier = collect.load(results)
+    if earlier["flags"] != record["flags"]:
+        raise ConfigError(f"--results {results} has runs with other flags than this preset's.")
+    known = {collect.key_of(run) for run in earlier["runs"] if run["status"] == "done"}
+    left = [c for c in cells if (c.variant.name, c.seed, c.fold) not in known]
+    say(console, "done", f"{len(cells) - len(left)} runs are in {results}")
+    return left
+
+
+def chosen_rates(config: Config, preset: Preset, cells: Sequence[Cell]) -> dict[str, Sequence[str]]:
+    """`--lr` for each variant, from the record of the preset rates, where the preset asks so."""
+    if not preset.rates:
+        if config.study.rates is not None:
+            raise ConfigError(f"--rates: the preset {config.study.preset} takes no chosen rates.")
+        return {}
+    path = config.study.rates or RATES
+    if not path.exists():
+        raise ConfigError(
+            f"{path} is not there: run study.py --preset rates and collect.py first, or give the "
+            "file with --rates."
+        )
+    record = collect.load(path)
+    variants = {cell.variant.name: cell.variant for cell in cells}
+    return {n: rates.flags_for(record, v, grid.VARIANTS) for n, v in variants.items()}
+
+
+def data_flags(config: Config, preset: Preset) -> tuple[list[str], list[str]]:
+    """Flags of `mnist.py` that say which images; and those of them that hold on any machine."""
+    dataset = config.data.dataset or preset.dataset
+    told = ["--dataset", dataset]
+    if config.data.data_dir:
+        return [*told, "--data-dir", str(config.data.data_dir.absolute())], told
+    if dataset == "mnist" and config.study.preset != "paper":
+        told = ["--source", "embedded"]
+    return told, told
+
+
+def begin(folder: Path, record: dict[str, Any], jobs: int) -> dict[str, Any]:
     """Write study.json: what the study is, and on which machine and code each call of it ran."""
     path = folder / "study.json"
-    record: dict[str, Any] = {"preset": config.study.preset, "flags": shared, "sessions": []}
+    record = {**record, "sessions": []}
     if path.exists():
         try:
             earlier = json.loads(path.read_text())
-            same = earlier["preset"] == record["preset"] and earlier["flags"] == shared
+            same = all(earlier[key] == record[key] for key in ("preset", "flags"))
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise RunError(f"{path} cannot be read: {error}.") from None
         if not same:
@@ -193,119 +286,6 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
         write_atomic(folder / "study.json", json.dumps(record, indent=2) + "\n")
     except OSError as error:
         raise RunError(f"{folder / 'study.json'} cannot be written ({error.strerror}).") from None
-
-
-def execute(
-    folder: Path,
-    cells: Sequence[Cell],
-    shared: Sequence[str],
-    jobs: int,
-    minutes: float,
-    train: Sequence[str],
-    examine: Sequence[str],
-    console: Console,
-) -> tuple[set[str], int, int]:
-    """Run what is missing: the names of the failed, how many were not begun, how many ended."""
-    tasks, failed, skipped = [], set(), 0
-    for cell in cells:
-        if reason := recorded_failure(folder / cell.name):
-            failed.add(cell.name)
-            say(console, "failed", f"{cell.name} (earlier): {reason}")
-        elif commands := missing(folder, cell, shared, train, examine):
-            tasks.append(Task(cell.name, commands, folder / "logs" / f"{cell.name}.log"))
-        else:
-            skipped += 1
-    if skipped:
-        say(console, "done", f"{skipped} runs are there already")
-    progress = Progress(tasks, jobs, console)
-    # A monotonic clock: that of the wall may be set back while the study runs.
-    end = time.monotonic() + 60 * minutes
-
-    def ended(outcome: Outcome) -> None:
-        failure = outcome.failure
-        if failure is None and not is_done(folder / outcome.name):
-            failure = "it ended without results"
-        if failure:
-            failed.add(outcome.name)
-        progress.ended(outcome, failure)
-
-    left = workers.run(tasks, jobs, ended, may_begin=lambda: time.monotonic() < end)
-    return failed, len(left), len(tasks) - len(left)
-
-
-def missing(
-    folder: Path, cell: Cell, shared: Sequence[str], train: Sequence[str], examine: Sequence[str]
-) -> tuple[tuple[str, ...], ...]:
-    """The commands that `cell` still needs; nothing is run again that is done."""
-    path = folder / cell.name
-    commands = []
-    if not is_done(path):
-        if (path / "config.json").exists():
-            commands.append((*train, "--resume", str(path)))
-        else:
-            # Killed before it had a configuration: nothing in it can be gone on with.
-            shutil.rmtree(path, ignore_errors=True)
-            own = cell.variant.flags.split()
-            if cell.variant.after:
-                earlier = Cell(grid.VARIANTS[cell.variant.after], cell.seed, False)
-                own += ["--start-from", str(folder / earlier.name)]
-            where = ["--seed", str(cell.seed), "--out", str(path)]
-            commands.append((*train, *shared, *own, *where))
-    if cell.examined and not (path / "examined.json").exists():
-        commands.append((*examine, str(path)))
-    return tuple(commands)
-
-
-def summary_of(run: Path) -> dict[str, Any] | None:
-    """A run's summary.json, or None if there is none that can be read."""
-    try:
-        found = json.loads((run / "summary.json").read_text())
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def is_done(run: Path) -> bool:
-    """Whether a run has trained to its end."""
-    return "test_error" in (summary_of(run) or {})
-
-
-def recorded_failure(run: Path) -> str | None:
-    """Why a run failed of itself (a loss not finite, a failed solve): it would do so again."""
-    return (summary_of(run) or {}).get("failed")
-
-
-class Progress:
-    """A line for each run that ends, with the time left over the grid."""
-
-    def __init__(self, tasks: Sequence[Task], jobs: int, console: Console):
-        self._waiting = [task.name for task in tasks]
-        self._total, self._jobs, self._console = len(tasks), jobs, console
-        self._seconds: dict[str, list[float]] = {}
-
-    def ended(self, outcome: Outcome, failure: str | None) -> None:
-        """Print how a run ended; `failure` says why it failed."""
-        self._waiting.remove(outcome.name)
-        if failure is None:
-            self._seconds.setdefault(_variant(outcome.name), []).append(outcome.seconds)
-        done = self._total - len(self._waiting)
-        text = f"{outcome.name}: {failure}" if failure else outcome.name
-        left = self.seconds_left()
-        rest = "" if left is None else f"  left {left / 60:.0f} min"
-        topic = "failed" if failure else "finished"
-        say(self._console, topic, f"{done}/{self._total}  {text}  {outcome.seconds:.0f} s{rest}")
-
-    def seconds_left(self) -> float | None:
-        """Mean time of the same variant, or of all where it has not ended yet, over the jobs."""
-        if not self._seconds:
-            return None
-        means = {name: statistics.mean(seconds) for name, seconds in self._seconds.items()}
-        overall = statistics.mean(means.values())
-        return sum(means.get(_variant(name), overall) for name in self._waiting) / self._jobs
-
-
-def _variant(name: str) -> str:
-    return name.rsplit("-seed", 1)[0]
 
 
 if __name__ == "__main__":

@@ -120,6 +120,8 @@ class Training:
         arg(metavar="RATE", help_behavior_hint="(default: 0.1 for sgd, 1e-3 for adam)"),
     ] = None
     """Learning rate at the start."""
+    warmup: Annotated[float, arg(metavar="EPOCHS")] = 0.0
+    """Over so many epochs the rate first rises to what the schedule says, linearly from 0."""
     lr_schedule: Annotated[
         Literal["cosine", "steps", "plateau", "constant"],
         arg(
@@ -129,12 +131,14 @@ class Training:
         ),
     ] = "cosine"
     select: Annotated[
-        Literal["last", "train_loss"],
+        Literal["last", "train_loss", "validation"] | None,
         arg(
             help="The epoch whose weights are tested and kept as the run's result: the last, or "
-            "that of least mean training loss. No test image has a say."
+            "that of least mean training loss, or of least validation loss. No test image has a "
+            "say.",
+            help_behavior_hint="(default: validation if there are images for it, else last)",
         ),
-    ] = "last"
+    ] = None
     start_from: Annotated[
         Path | None, arg(metavar="RUN", help_behavior_hint="(default: new weights)")
     ] = None
@@ -196,6 +200,19 @@ class Data:
     """Use only the first N training images."""
     limit_test: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: all)")] = None
     """Use only the first N test images."""
+    validation: Annotated[int, arg(metavar="N", help_behavior_hint="(default: none)")] = 0
+    """Set N of the training images aside, of all classes alike, to choose by (see --select)."""
+    folds: Annotated[
+        int | None,
+        arg(
+            metavar="K",
+            help="Divide all images, the set's training and test images alike, into K parts, the "
+            "same for every run; test on one of them (--fold) and train on the rest.",
+            help_behavior_hint="(default: the set's own test images)",
+        ),
+    ] = None
+    fold: Annotated[int | None, arg(metavar="k", help_behavior_hint="(default: none)")] = None
+    """Which of --folds to test on: 0 to K - 1."""
 
 
 @dataclass(frozen=True)
@@ -257,8 +274,9 @@ def describe(config: Config) -> str:
         weights = {"kinetic": training.kinetic_weight, "jacobian": training.jacobian_weight}
         parts += [f"{name} weight {weight:g}" for name, weight in weights.items() if weight]
     parts.append(
-        f"{training.optimizer} lr {training.lr:g} {training.lr_schedule}, "
-        f"{training.epochs} epochs of batch {training.batch_size}"
+        f"{training.optimizer} lr {training.lr:g} {training.lr_schedule}"
+        + (f" after a warm-up of {training.warmup:g}" if training.warmup else "")
+        + f", {training.epochs} epochs of batch {training.batch_size}"
     )
     return "; ".join([*parts, f"seed {training.seed}"])
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from experiments.classify.trust import LIMIT
-from experiments.harness.figures import BLUE, ORANGE, bare, save
+from experiments.harness.figures import BLUE, GREEN, ORANGE, bare, save
 
 
 def plot_curves(rows: Sequence[dict[str, Any]], title: str, path: Path) -> None:
@@ -27,6 +27,8 @@ def plot_curves(rows: Sequence[dict[str, Any]], title: str, path: Path) -> None:
     axes = figure.subplots(1, panels)
     epochs = [row["epoch"] for row in rows]
     _line(axes[0], epochs, [row["train_loss"] for row in rows], "train", BLUE)
+    if "validation_loss" in rows[0]:
+        _line(axes[0], epochs, [row["validation_loss"] for row in rows], "validation", GREEN)
     _line(axes[0], epochs, [row["test_loss"] for row in rows], "test", ORANGE)
     axes[0].set(title="Loss", ylabel="mean cross-entropy (nats)")
     axes[0].set_ylim(bottom=0)

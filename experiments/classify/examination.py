@@ -19,6 +19,7 @@ from numpy import ndarray
 from rich.console import Console
 
 from experiments.classify import config as configuration
+from experiments.classify import data
 from experiments.classify.config import Config
 from experiments.classify.resolve import learner_arguments, resolve
 from experiments.harness import frameworks
@@ -27,7 +28,7 @@ from experiments.harness.errors import ConfigError, RunError, RunFailedError
 from experiments.harness.flags import complaints
 from experiments.harness.loop import load_checkpoint
 from experiments.harness.run_folder import RunFolder
-from experiments.images import sources
+from experiments.images.dataset import Dataset
 
 TOLERANCES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 # Close to what float32 can resolve; the error of the others is measured against it.
@@ -51,7 +52,7 @@ def run(arguments: list[str], console: Console) -> None:
         raise ConfigError("expected RUN [--quick], RUN being the folder of a finished run.")
     quick = "--quick" in arguments
     with RunFolder.open(Path(paths[0])) as folder:
-        if folder.last is None:
+        if folder.best is None:
             raise RunError(f"{folder.path} has no checkpoint yet; train it first.")
         config = resolve(configuration.from_json(folder.read_json("config.json")["flags"]))
         dataset = load(config, folder)
@@ -65,24 +66,15 @@ def run(arguments: list[str], console: Console) -> None:
         folder.write_json("examined.json", found)
 
 
-def load(config: Config, folder: RunFolder) -> sources.Dataset:
+def load(config: Config, folder: RunFolder) -> Dataset:
     """The data set the run was trained on."""
-    dataset = sources.load(
-        config.data.dataset,
-        config.data.source,
-        data_dir=config.data.data_dir,
-        tfds_dir=config.data.tfds_dir,
-        limit_train=config.data.limit_train,
-        limit_test=config.data.limit_test,
-    )
+    dataset = data.load(config.data)
     if dataset.checksum != folder.read_json("config.json")["data"]["sha256"]:
         raise RunError(f"the data are now {dataset.title}, not those {folder.path} was made with.")
     return dataset
 
 
-def changed_images(
-    config: Config, dataset: sources.Dataset, folder: RunFolder
-) -> list[dict[str, Any]]:
+def changed_images(config: Config, dataset: Dataset, folder: RunFolder) -> list[dict[str, Any]]:
     """Test error for every change of the images."""
     learner = trained(config, folder)
     rows = []
@@ -97,7 +89,7 @@ def changed_images(
 
 
 def changed_solvers(
-    config: Config, dataset: sources.Dataset, folder: RunFolder, quick: bool = False
+    config: Config, dataset: Dataset, folder: RunFolder, quick: bool = False
 ) -> list[dict[str, Any]]:
     """For every solver: test error, error of the logits, NFE and seconds, forward and of a step."""
     exact = _run_solver(config, dataset, folder, "dopri5", REFERENCE, None)
@@ -137,17 +129,17 @@ def change(images: Images, kind: str, amount: float) -> Images:
 
 
 def trained(config: Config, folder: RunFolder, **changes: Any) -> Any:
-    """The run's learner with its last weights and some arguments changed."""
+    """The run's learner with the weights that are its result and some arguments changed."""
     framework = frameworks.module(config.model.framework, "train")
     with complaints():
         learner = framework.Learner(**learner_arguments(config) | changes)
-    load_checkpoint(learner, folder.last)
+    load_checkpoint(learner, folder.best)
     return learner
 
 
 def _run_solver(
     config: Config,
-    dataset: sources.Dataset,
+    dataset: Dataset,
     folder: RunFolder,
     solver: str,
     tolerance: float,
@@ -179,7 +171,7 @@ def _run_solver(
     }
 
 
-def _training_step(learner: Any, dataset: sources.Dataset, config: Config) -> dict[str, float]:
+def _training_step(learner: Any, dataset: Dataset, config: Config) -> dict[str, float]:
     """NFE and seconds of a training step, the faster of two after compilation; the rate is 0."""
     batches = dataset.epoch_batches(config.training.seed, 1, config.training.batch_size, False)
     images, labels = next(batches)
@@ -196,16 +188,14 @@ def _training_step(learner: Any, dataset: sources.Dataset, config: Config) -> di
     }
 
 
-def _logits(
-    predict: Callable[[Images], Float[ndarray, "n 10"]], dataset: sources.Dataset, config: Config
-):
+def _logits(predict: Callable[[Images], Float[ndarray, "n 10"]], dataset: Dataset, config: Config):
     """Logits and seconds of each test batch, of the size that training tested with."""
     for images, _ in dataset.test_batches(config.training.batch_size):
         began = time.perf_counter()
         yield predict(images), time.perf_counter() - began
 
 
-def _error(logits: Float[ndarray, "n 10"], dataset: sources.Dataset) -> float:
+def _error(logits: Float[ndarray, "n 10"], dataset: Dataset) -> float:
     return 100 * float(np.mean(logits.argmax(1) != dataset.test_labels))
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.classify.config import Config, Solver, Training, parse
+from experiments.classify.config import Config, Data, Solver, Training, parse
 from experiments.harness.errors import ConfigError
 from experiments.harness.flags import at_least, at_least_zero, check_seed, positive
 
@@ -76,6 +76,11 @@ def resolve(config: Config) -> Config:
         False,
     ):
         raise ConfigError("--check-gradient is for an ODE-Net or RK-Net in --framework jax.")
+    check_parts(data)
+    if training.select == "validation" and not data.validation:
+        raise ConfigError("--select validation needs images for it: --validation N.")
+    select = training.select or ("validation" if data.validation else "last")
+    training = dataclasses.replace(training, select=select)
     if training.start_from is not None:
         folder = training.start_from.expanduser().absolute()
         training = dataclasses.replace(training, start_from=folder)
@@ -89,7 +94,22 @@ def resolve(config: Config) -> Config:
         ("--limit-test", data.limit_test),
     ):
         at_least(flag, number)
+    if not 0 <= training.warmup < training.epochs:
+        raise ConfigError(
+            f"--warmup is {training.warmup:g}; at least 0 and below --epochs ({training.epochs}) "
+            "expected."
+        )
     return dataclasses.replace(config, model=model, solver=solver, training=training)
+
+
+def check_parts(data: Data) -> None:
+    """Raise `ConfigError` for parts of the images that cannot be."""
+    at_least("--validation", data.validation, 0)
+    at_least("--folds", data.folds, 2)
+    if (data.folds is None) != (data.fold is None):
+        raise ConfigError("--folds K and --fold k go together: how many, and which one to test on.")
+    if data.folds is not None and data.fold is not None and not 0 <= data.fold < data.folds:
+        raise ConfigError(f"--fold is {data.fold}; 0 to {data.folds - 1} expected.")
 
 
 def learner_arguments(config: Config) -> dict[str, Any]:

@@ -16,7 +16,11 @@ PAPER = {
 }
 
 # How the epoch was selected whose weights are a run's result.
-SELECTED = {"last": "the last", "train_loss": "that of least training loss"}
+SELECTED = {
+    "last": "the last",
+    "train_loss": "that of least training loss",
+    "validation": "that of least validation loss",
+}
 
 
 def step_status(metrics: dict[str, float]) -> str:
@@ -33,6 +37,7 @@ def epoch_line(row: dict[str, Any], epochs: int) -> str:
         f"epoch {row['epoch']}/{epochs}",
         f"train loss {row['train_loss']:.4f}",
         f"accuracy {row['train_accuracy']:.2%}",
+        *([f"validation loss {row['validation_loss']:.4f}"] if "validation_loss" in row else []),
         f"test error {row['test_error']:.2f} %",
     ]
     if row["nfe_forward"]:

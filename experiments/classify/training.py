@@ -10,11 +10,12 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+import scipy.special
 from rich.console import Console
 
 from experiments.classify import config as configuration
@@ -26,16 +27,18 @@ from experiments.harness.errors import RunError, RunFailedError
 from experiments.harness.loop import load_checkpoint, steady_seconds, stop
 from experiments.harness.run_folder import RunFolder, selected_checkpoint
 from experiments.harness.schedule import learning_rate
-from experiments.images import sources
+from experiments.images.dataset import Batch, Dataset, batches
 
 CHECKED = 64  # training images on which gradients are compared
+# The metric whose least value selects an epoch; None is the last epoch.
+SCORE = {"last": None, "train_loss": "train_loss", "validation": "validation_loss"}
 
 
 def train(
     folder: RunFolder,
     framework: ModuleType,
     learner: Any,
-    dataset: sources.Dataset,
+    dataset: Dataset,
     config: Config,
     console: Console,
 ) -> None:
@@ -51,7 +54,8 @@ def train(
     every = config.training.check_gradient
     # Always the same images, whatever the seed.
     checked = next(dataset.epoch_batches(0, 0, min(CHECKED, len(dataset.train_labels)), False))
-    select = config.training.select
+    assert config.training.select is not None
+    score = SCORE[config.training.select]
     with progress.TrainingProgress(
         epochs, folder.epoch, steps, console, status=summary.step_status, line=summary.epoch_line
     ) as bar:
@@ -93,7 +97,7 @@ def train(
             }
             compiling = False
             rows.append(row)
-            folder.commit_epoch(row, learner.save, score=None if select == "last" else select)
+            folder.commit_epoch(row, learner.save, score=score)
             bar.epoch(row)
             if sentence := trust.warning(rows):
                 say(bar.console, "warning", sentence)
@@ -131,32 +135,54 @@ def scheduled_rate(
         steps_per_epoch=steps_per_epoch,
         epochs=training.epochs,
         losses=[row["train_loss"] for row in rows],
+        warmup=training.warmup,
     )
 
 
-def evaluate(learner: Any, dataset: sources.Dataset, batch_size: int) -> dict[str, float]:
-    """Test error in per cent, mean test loss, mean NFE of a forward solve, and seconds."""
+def evaluate(learner: Any, dataset: Dataset, batch_size: int) -> dict[str, float]:
+    """Error in per cent and mean loss, of the test images and of those for validation if any.
+
+    Also the mean NFE of a forward solve, and seconds.
+    """
     start = time.perf_counter()
-    errors, loss, nfe = 0.0, 0.0, []
-    for images, labels in dataset.test_batches(batch_size):
+    error, loss, nfe = _evaluate(learner, dataset.test_batches(batch_size))
+    found = {"test_error": error, "test_loss": loss, "test_nfe_forward": nfe}
+    if dataset.validation_images is not None and dataset.validation_labels is not None:
+        aside = batches(dataset.validation_images, dataset.validation_labels, batch_size)
+        error, loss, _ = _evaluate(learner, aside)
+        found |= {"validation_error": error, "validation_loss": loss}
+    return found | {"seconds_eval": time.perf_counter() - start}
+
+
+def _evaluate(learner: Any, parts: Iterable[Batch]) -> tuple[float, float, float]:
+    """Error in per cent, mean loss and mean NFE."""
+    count, errors, loss, nfe = 0, 0.0, 0.0, []
+    for images, labels in parts:
         result = learner.evaluate(images, labels)
+        count += len(labels)
         errors += result["errors"]
         loss += result["loss"] * len(labels)
         nfe.append(result["nfe_forward"])
-    count = len(dataset.test_labels)
-    return {
-        "test_error": 100 * errors / count,
-        "test_loss": loss / count,
-        "test_nfe_forward": float(np.mean(nfe)),
-        "seconds_eval": time.perf_counter() - start,
-    }
+    return 100 * errors / count, loss / count, float(np.mean(nfe))
 
 
-def predictions(learner: Any, dataset: sources.Dataset, batch_size: int) -> dict[str, str]:
-    """A digit an image: the classes predicted for the test images, and the true ones."""
-    found = [learner.predict(images).argmax(1) for images, _ in dataset.test_batches(batch_size)]
+def predictions(learner: Any, dataset: Dataset, batch_size: int) -> dict[str, Any]:
+    """Of each test image: the class predicted and the true one, its place, and its loss.
+
+    Classes are a digit an image. Places are those in the complete set, the training images first.
+    The loss is the negative log-likelihood of the true class, to four digits after the point.
+    """
+    logits = [learner.predict(images) for images, _ in dataset.test_batches(batch_size)]
+    found = np.concatenate(logits).astype(np.float64)
+    labels = dataset.test_labels
+    losses = scipy.special.logsumexp(found, axis=1) - found[np.arange(len(labels)), labels]
     digits = lambda classes: "".join(str(int(c)) for c in classes)
-    return {"predicted": digits(np.concatenate(found)), "true": digits(dataset.test_labels)}
+    return {
+        "predicted": digits(found.argmax(1)),
+        "true": digits(labels),
+        "rows": [int(row) for row in dataset.test_rows],
+        "loss": [round(float(loss), 4) for loss in losses],
+    }
 
 
 def summarise_steps(steps: list[dict[str, float]]) -> dict[str, float]:
@@ -179,7 +205,7 @@ def summarise_steps(steps: list[dict[str, float]]) -> dict[str, float]:
 def summarise_run(
     folder: RunFolder,
     learner: Any,
-    dataset: sources.Dataset,
+    dataset: Dataset,
     config: Config,
     rows: list[dict[str, Any]],
 ) -> dict[str, Any]:
@@ -193,8 +219,12 @@ def summarise_run(
         "data_sha256": dataset.checksum,
         "epochs": last["epoch"],
         "train_loss": best["train_loss"],
-        "test_error": best["test_error"],
-        "test_loss": best["test_loss"],
+        **{
+            f"{part}_{what}": best[f"{part}_{what}"]
+            for part in ("validation", "test")
+            for what in ("error", "loss")
+            if f"{part}_{what}" in best
+        },
         "selected_epoch": best["epoch"],
         "selected_by": config.training.select,
         "parameters": learner.parameter_count,

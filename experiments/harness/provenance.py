@@ -9,6 +9,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from experiments.harness.files import write_atomic
+
 
 def environment(packages: dict[str, str]) -> dict[str, Any]:
     """What a reader needs to repeat a run: versions of Python and packages, machine, git commit."""
@@ -31,6 +33,18 @@ def git_commit(folder: Path) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None
+
+
+def keep_changes(folder: Path, commit: str | None, name: str = "changes.diff") -> None:
+    """Write what the work tree of this file has over `commit` into `folder`, if it has anything."""
+    if not (commit or "").endswith("-dirty"):
+        return
+    command = ["git", "-C", str(Path(__file__).parent), "diff", "--binary", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return
+    write_atomic(folder / name, done.stdout)
 
 
 def short(commit: str | None) -> str:

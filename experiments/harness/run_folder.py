@@ -20,6 +20,7 @@ from filelock import AcquireReturnProxy
 
 from experiments.harness.errors import RunError
 from experiments.harness.files import lock_folder, sync_tree, write_atomic
+from experiments.harness.provenance import keep_changes
 
 
 class RunFolder:
@@ -32,7 +33,10 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, config: dict[str, Any]) -> RunFolder:
-        """Make a new folder with its config.json; `RunError` if it is not empty or not writable."""
+        """Make a new folder with its config.json; `RunError` if it is not empty or not writable.
+
+        A `git_commit` in `config` that is dirty is kept with its changes.diff.
+        """
         try:
             path.mkdir(parents=True, exist_ok=True)
             if (path / "config.json").exists():
@@ -44,6 +48,7 @@ class RunFolder:
                 raise RunError(f"{path} is not empty; choose another folder with --out.")
             run = cls(path, lock_folder(path), {})
             run.write_json("config.json", config)
+            keep_changes(path, config.get("git_commit"))
             (path / "checkpoints").mkdir()
         except OSError as error:
             raise RunError(

@@ -20,14 +20,18 @@ def learning_rate(
     steps_per_epoch: int,
     epochs: int,
     losses: Sequence[float] = (),
+    warmup: float = 0.0,
 ) -> float:
     """Learning rate of step `step` (counted from 0 over the whole run).
 
+    In the first `warmup` epochs it is what the schedule says times (step + 1) / (the steps of the
+    warm-up), as far as that is below 1 (Goyal et al. 2017), so the schedule's own course is kept.
     `constant` is `base`. `cosine` is base * (1 + cos(pi * step / total)) / 2 with total =
     epochs * steps_per_epoch (Loshchilov and Hutter 2017, without restarts). `steps` is base times
     0.1 for each of `STEP_FRACTIONS` of the total that has passed. `plateau` is `plateau_rate` of
     `losses`, the mean training loss of every epoch that is over.
     """
+    base = base * min(1.0, (step + 1) / (warmup * steps_per_epoch)) if warmup else base
     if schedule == "plateau":
         return plateau_rate(base, losses)
     fraction = step / (epochs * steps_per_epoch)

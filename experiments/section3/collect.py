@@ -1,24 +1,36 @@
-"""A study's run folders as one small JSON record, from which every table and picture is made."""
+"""A study's run folders as one small JSON record, from which every table and picture is made.
+
+A record has a study's `preset`, `flags` and `sessions`; `data`, what the runs were made with;
+`tested`, by fold, the places and true classes of the test images; and `runs`.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from experiments.harness.errors import ConfigError, RunError
-from experiments.section3 import grid
+from experiments.section3 import compact, grid
 from experiments.section3.cells import Cell
 
+Record = dict[str, Any]
+
 # Of the rows of metrics.jsonl, what is drawn.
-ROW = ("epoch", "train_loss", "test_loss", "test_error", "nfe_forward", "nfe_backward", "kinetic",
-       "jacobian", "reconstruction", "gradient_checks")  # fmt: skip
-SUMMARY = ("test_error", "test_loss", "selected_epoch", "parameters", "nfe_forward",
-           "nfe_backward", "seconds_per_epoch", "cpu_seconds_per_epoch", "peak_memory_mib",
-           "epochs", "reconstruction")  # fmt: skip
+ROW = ("epoch", "train_loss", "validation_loss", "validation_error", "test_loss", "test_error",
+       "nfe_forward", "nfe_backward", "kinetic", "jacobian", "reconstruction",
+       "gradient_checks")  # fmt: skip
+SUMMARY = ("test_error", "test_loss", "validation_error", "validation_loss", "selected_epoch",
+           "parameters", "nfe_forward", "nfe_backward", "seconds_per_epoch",
+           "cpu_seconds_per_epoch", "peak_memory_mib", "epochs", "reconstruction")  # fmt: skip
+# `failed` of itself, as it would again; `unfinished` while it is under way, or was stopped.
+STATES = ("done", "failed", "unfinished", "missing")
 
 
-def collect(folder: Path) -> dict[str, Any]:
+def collect(folder: Path) -> Record:
     """The record of a study: what it was, and of each run its results or why it has none.
 
     Raises `RunError` if `folder` holds no study.
@@ -26,34 +38,102 @@ def collect(folder: Path) -> dict[str, Any]:
     study = _json(folder / "study.json")
     if not isinstance(study, dict) or study.get("preset") not in grid.PRESETS:
         raise RunError(f"{folder} holds no study (no readable study.json); run study.py first.")
-    runs, data, true = [], None, None
+    runs: list[Record] = []
+    tested: Record = {}
+    data = None
     for cell in grid.cells(grid.PRESETS[study["preset"]]):
-        run, its_data, its_true = _run(folder, cell)
+        run, its_data, its_images = _run(folder, cell)
         runs.append(run)
         if its_data is None:
             continue
         if data is not None and its_data["sha256"] != data["sha256"]:
             raise RunError(f"{folder / cell.name} was made with other images than the rest.")
-        data, true = its_data, its_true
+        data = data or its_data
+        if tested.setdefault(fold_of(run), its_images) != its_images:
+            raise RunError(f"{folder / cell.name} was tested on other images than the rest.")
     if data is None:
         raise RunError(f"no run in {folder} has finished yet.")
-    return {**study, "data": data, "true": true, "runs": runs}
+    return {**study, "data": data, "tested": tested, "runs": runs}
 
 
-def load(path: Path) -> dict[str, Any]:
-    """A record from a study's folder, or from the JSON file that report.py wrote of one."""
+def load(path: Path) -> Record:
+    """A record from a study's folder, or from a JSON file that was made of one."""
     if path.is_dir():
         return collect(path)
     record = _json(path)
-    if not isinstance(record, dict) or not {"preset", "runs", "data"} <= record.keys():
+    if not isinstance(record, dict) or not {"preset", "runs", "data", "tested"} <= record.keys():
         raise ConfigError(f"{path} is neither a study's folder nor a record of one.")
     return record
 
 
-def _run(folder: Path, cell: Cell) -> tuple[dict[str, Any], dict[str, Any] | None, str | None]:
-    """One run of the record; the data it was trained on and the true classes, if it is done."""
+def join(records: Sequence[Record]) -> Record:
+    """One record of the runs of several, made alike: with the same flags and data.
+
+    Of a run that several have the best state counts, and the first of equals. Raises `ConfigError`
+    for records that were not made alike.
+    """
+    first = records[0]
+    for record in records[1:]:
+        for key, what in (("flags", "flags"), ("data", "data")):
+            mine, its = (_comparable(one[key]) for one in (first, record))
+            if mine != its:
+                raise ConfigError(
+                    f"the {what} of {record['preset']} are not those of {first['preset']} "
+                    f"({its} and {mine}): they cannot be joined."
+                )
+    runs: dict[tuple, Record] = {}
+    for run in (run for record in records for run in record["runs"]):
+        known = runs.setdefault(key_of(run), run)
+        if STATES.index(run["status"]) < STATES.index(known["status"]):
+            runs[key_of(run)] = run
+    sessions = [session for record in records for session in record["sessions"]]
+    presets = dict.fromkeys(name for one in records for name in one["preset"].split("+"))
+    return {
+        **first,
+        "preset": "+".join(presets),
+        "sessions": [s for i, s in enumerate(sessions) if s not in sessions[:i]],
+        "tested": {k: v for record in reversed(records) for k, v in record["tested"].items()},
+        "runs": list(runs.values()),
+    }
+
+
+def text(record: Record) -> str:
+    """The record as JSON, a line a run: small, and readable as a diff."""
+    head = {key: value for key, value in record.items() if key != "runs"}
+    lines = ",\n".join(json.dumps(run, separators=(",", ":")) for run in record["runs"])
+    return json.dumps(head, indent=1)[:-2] + f',\n "runs": [\n{lines}\n]}}\n'
+
+
+def states(record: Record) -> dict[str, int]:
+    """How many runs there are of each state, those with a second name counted once."""
+    found = dict.fromkeys(STATES, 0)
+    for run in record["runs"]:
+        found[run["status"]] += not run.get("again")
+    return found
+
+
+def key_of(run: Record) -> tuple[str, int, int | None]:
+    """What tells a run from the others of a record: variant, seed and fold."""
+    return run["variant"], run["seed"], run.get("fold")
+
+
+def fold_of(run: Record) -> str:
+    """The key of a run's test images in `tested`."""
+    fold = run.get("fold")
+    return "all" if fold is None else str(fold)
+
+
+def _comparable(value: Any) -> Any:
+    """Data without the title, which tells the fold."""
+    return value["sha256"] if isinstance(value, dict) else " ".join(value)
+
+
+def _run(folder: Path, cell: Cell) -> tuple[Record, Record | None, Record | None]:
+    """One run of the record; the data it was trained on and its test images, if it is done."""
     path = folder / cell.name
-    run: dict[str, Any] = {"variant": cell.variant.name, "seed": cell.seed}
+    run: Record = {"variant": cell.variant.name, "seed": cell.seed}
+    if cell.fold is not None:
+        run["fold"] = cell.fold
     summary, config = _json(path / "summary.json"), _json(path / "config.json")
     predictions, rows = _json(path / "predictions.json"), _rows(path / "metrics.jsonl")
     whole = isinstance(summary, dict) and "test_error" in summary and config and predictions
@@ -64,15 +144,23 @@ def _run(folder: Path, cell: Cell) -> tuple[dict[str, Any], dict[str, Any] | Non
         "status": "done",
         "commit": config["git_commit"],
         "device": config["device"],
-        "summary": {key: rounded(summary.get(key)) for key in SUMMARY},
-        "rows": [{key: rounded(row[key]) for key in ROW if key in row} for row in rows],
-        "predicted": predictions["predicted"],
+        "summary": {key: rounded(summary[key]) for key in SUMMARY if key in summary},
+        "rows": [{key: rounded(row[key], 5) for key in ROW if key in row} for row in rows],
+        "wrong": compact.mistakes(predictions["predicted"], predictions["true"]),
     }
+    if "loss" in predictions:
+        run["loss"] = compact.pack_losses(np.array(predictions["loss"]))
+    if "flags" in config:
+        run["rate"] = config["flags"]["training"]["lr"]
     if examined := _json(path / "examined.json"):
         run["examined"] = rounded(examined)
     elif cell.examined:
         run["examination"] = _last_line(folder / "logs" / f"{cell.name}.log")
-    return run, config["data"], predictions["true"]
+    images = {"true": predictions["true"]}
+    if "rows" in predictions:
+        images["rows"] = compact.pack(np.array(predictions["rows"]))
+    data = config["data"] | {"title": config["data"]["title"].partition(" (fold ")[0]}
+    return run, data, images
 
 
 def _why(folder: Path, cell: Cell, summary: Any) -> dict[str, str]:
@@ -80,16 +168,16 @@ def _why(folder: Path, cell: Cell, summary: Any) -> dict[str, str]:
         return {"status": "failed", "reason": _without_paths(summary["failed"])}
     if not (folder / cell.name).exists():
         return {"status": "missing", "reason": "not begun"}
-    return {"status": "failed", "reason": _last_line(folder / "logs" / f"{cell.name}.log")}
+    return {"status": "unfinished", "reason": _last_line(folder / "logs" / f"{cell.name}.log")}
 
 
-def rounded(value: Any) -> Any:
-    """Numbers with six significant digits, in lists and dictionaries too."""
+def rounded(value: Any, digits: int = 6) -> Any:
+    """Numbers with so many significant digits, in lists and dictionaries too."""
     if isinstance(value, dict):
-        return {key: rounded(item) for key, item in value.items()}
+        return {key: rounded(item, digits) for key, item in value.items()}
     if isinstance(value, list):
-        return [rounded(item) for item in value]
-    return float(f"{value:.6g}") if isinstance(value, float) else value
+        return [rounded(item, digits) for item in value]
+    return float(f"{value:.{digits}g}") if isinstance(value, float) else value
 
 
 def _last_line(log: Path) -> str:

@@ -1,4 +1,4 @@
-"""The figures of docs/results.md, from a study's record (see `collect`)."""
+"""The figures of docs/results-*.md, from a study's record (see `collect`)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.optimize
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -15,17 +16,13 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from experiments.harness.figures import bare, save
 from experiments.section3 import grid
-from experiments.section3.intervals import Interval, interval
-from experiments.section3.tables import (
-    Record,
-    change,
-    done,
-    error,
-    image_errors,
-    solver_rows,
-    values,
-)
+from experiments.section3.collect import Record
+from experiments.section3.evidence import done, error
+from experiments.section3.examined import change, image_error, image_errors, solver_rows
+from experiments.section3.intervals import Interval
+from experiments.section3.tables import values
 
+LABEL_POINTS = 8
 # One colour a model in all pictures; implicit Adams is green, as in the work we follow up on.
 COLORS = {
     "resnet6": "#d9772b",
@@ -70,23 +67,24 @@ def draw(record: Record, folder: Path, prefix: str) -> dict[str, str]:
 
 
 def curves(record: Record) -> Figure | None:
-    """Training loss, test loss and test error against the epoch, mean and range over seeds."""
-    names = [name for name in grid.TABLE1 if done(record, name)]
+    """Training loss, validation loss and test error against the epoch: means over runs."""
+    names = [name for name in grid.MAIN if done(record, name)]
     if not names:
         return None
+    rows = [row for name in names for run in done(record, name) for row in run["rows"]]
+    held_out = "validation" if all("validation_loss" in row for row in rows) else "test"
     figure, axes = _figure(3)
     for axis, key, label in zip(
         axes,
-        ("train_loss", "test_loss", "test_error"),
-        ("training loss", "test loss", "test error (%)"),
+        ("train_loss", f"{held_out}_loss", "test_error"),
+        ("Training loss (nats)", f"{held_out.capitalize()} loss (nats)", "Test error (%)"),
         strict=True,
     ):
-        for name in names:
-            _band(axis, record, name, key)
-        axis.set(title=label.capitalize(), xlabel="epoch", yscale="log")
+        ends = [_line(axis, record, name, key) for name in names]
+        axis.set(title=label, xlabel="epoch", yscale="log")
         _plain(axis.yaxis)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[0].legend(frameon=False, fontsize=7)
+        label_ends(axis, ends, [(_title(name), COLORS[name]) for name in names])
     return figure
 
 
@@ -112,42 +110,45 @@ def characteristics(record: Record) -> Figure | None:
     axes[0].set(title="a) Error of the logits", xlabel="NFE forward", yscale="log")
     axes[1].set(title="b) Time of a training step (s)", xlabel="NFE forward")
     axes[2].set(title="c) NFE backward", xlabel="NFE forward")
-    for name in ("odenet", "odenet-adjoint", "odenet-adams", "odenet-adams-adam", "torch-odenet"):
-        if done(record, name):
-            _band(axes[3], record, name, "nfe_forward")
-    axes[3].set(title="d) NFE forward in training", xlabel="epoch", ylim=(0, None))
+    ends, labels = [], []
+    for name in ("odenet", "odenet-adjoint"):
+        for way, dash in (("forward", "-"), ("backward", ":")) if done(record, name) else ():
+            ends.append(_line(axes[3], record, name, f"nfe_{way}", dash))
+            labels.append((f"{SHORT[name].partition(', ')[2]}, {way}", COLORS[name]))
+    axes[3].set(title="d) NFE in training", xlabel="epoch", ylim=(0, None))
     axes[3].xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[2].legend(frameon=False, fontsize=7)
-    axes[3].legend(frameon=False, fontsize=7)
+    label_ends(axes[3], ends, labels)
+    if axes[2].collections:
+        axes[2].legend(frameon=False, fontsize=8)
     return figure
 
 
 def depth(record: Record) -> Figure | None:
-    """Test error against compute and parameters: ResNets of several depths, and ODE-Nets."""
+    """Test error against compute and parameters: ResNets of several depths, and ODE-Net."""
     resnets = [name for name in grid.DEPTH if name != "odenet" and done(record, name)]
-    odenets = [n for n in ("odenet", *grid.TOLERANCE, *grid.T1) if done(record, n)]
-    odenets = list(dict.fromkeys(odenets))
-    if not resnets or not odenets:
+    if not resnets or not done(record, "odenet"):
         return None
     figure, axes = _figure(2)
     for axis, key, label in (
         (axes[0], "cpu_seconds_per_epoch", "CPU seconds an epoch"),
         (axes[1], "parameters", "parameters"),
     ):
-        for names, color, title in (
-            (resnets, COLORS["resnet6"], "ResNet"),
-            (odenets if axis is axes[0] else ["odenet"], COLORS["odenet"], "ODE-Net"),
+        for names, color, side, offset in (
+            (resnets, COLORS["resnet6"], "right", (-4, 3)),
+            (["odenet"], COLORS["odenet"], "left", (5, -9)),
         ):
             x = [float(np.median(values(record, name, key))) for name in names]
             found = [error(record, name) for name in names]
-            _errorbars(axis, x, found, color, title, line=title == "ResNet")
+            _errorbars(axis, x, found, color, "", line=True)
             for at, of, name in zip(x, found, names, strict=True):
-                text = grid.VARIANTS[name].title.removeprefix("ODE-Net").strip(" ,")
-                axis.annotate(text, (at, of.mean), fontsize=6, xytext=(4, 3),
-                              textcoords="offset points")  # fmt: skip
+                text = "ODE-Net" if name == "odenet" else name.removeprefix("resnet")
+                axis.annotate(text, (at, of.mean), xytext=offset, textcoords="offset points",
+                              ha=side, fontsize=LABEL_POINTS, color=color)  # fmt: skip
         axis.set(title="Test error (%)", xlabel=label, xscale="log")
+        axis.margins(x=0.15)
         _plain(axis.xaxis)
-    axes[0].legend(frameon=False, fontsize=8)
+    axes[0].text(0.98, 0.97, "orange: ResNet, by number of blocks", transform=axes[0].transAxes,
+                 fontsize=7, color=COLORS["resnet6"], ha="right", va="top")  # fmt: skip
     return figure
 
 
@@ -190,12 +191,11 @@ def robustness(record: Record) -> Figure | None:
     ):
         for name in names:
             of = {
-                amount: interval(list(seeds.values()))
-                for (what, amount), seeds in image_errors(record, name).items()
-                if what in ("none", kind)
+                what_amount[1]: image_error(record, name, what_amount)
+                for what_amount in image_errors(record, name)
+                if what_amount[0] in ("none", kind)
             }
-            title = SHORT.get(name, grid.VARIANTS[name].title)
-            _errorbars(axis, list(of), list(of.values()), COLORS[name], title, line=True)
+            _errorbars(axis, list(of), list(of.values()), COLORS[name], _title(name), line=True)
         axis.set(title=kind.capitalize(), xlabel=label)
     axes[0].set_ylabel("test error (%)")
     axes[0].legend(frameon=False, fontsize=8)
@@ -218,14 +218,41 @@ def _plain(axis: Axis) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def _band(axis: Axes, record: Record, name: str, key: str) -> None:
-    """Mean over seeds against the epoch, with the range."""
-    seeds: list[list[dict[str, Any]]] = [run["rows"] for run in done(record, name).values()]
-    epochs = [row["epoch"] for row in seeds[0]]
-    of = np.array([[row[key] for row in rows] for rows in seeds], float)
-    title = SHORT.get(name, grid.VARIANTS[name].title)
-    axis.plot(epochs, of.mean(0), marker="o", markersize=3, color=COLORS[name], label=title)
-    axis.fill_between(epochs, of.min(0), of.max(0), color=COLORS[name], alpha=0.15, linewidth=0)
+def _title(name: str) -> str:
+    return SHORT.get(name, grid.VARIANTS[name].title)
+
+
+def _line(axis: Axes, record: Record, name: str, key: str, style: str = "-") -> tuple[float, float]:
+    """Mean over runs against the epoch; returns the line's last point."""
+    runs: list[list[dict[str, Any]]] = [run["rows"] for run in done(record, name)]
+    epochs = [row["epoch"] for row in runs[0]]
+    mean = np.mean([[row[key] for row in rows] for rows in runs], axis=0)
+    axis.plot(epochs, mean, style, color=COLORS[name], linewidth=1.4)
+    return epochs[-1], float(mean[-1])
+
+
+def label_ends(
+    axis: Axes, ends: Sequence[tuple[float, float]], labels: Sequence[tuple[str, str]]
+) -> None:
+    """Write (text, colour) to the right of lines' last points, moved apart where they collide."""
+    if not ends:
+        return
+    axis.margins(x=0.02)
+    figure = axis.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()  # the scale of the axis is only then settled
+    heights = axis.transData.transform(ends)[:, 1]
+    gap = LABEL_POINTS * 1.25 * figure.dpi / 72
+    order = np.argsort(heights)
+    steps = gap * np.arange(len(ends))
+    apart = scipy.optimize.isotonic_regression(heights[order] - steps).x + steps
+    for index, height in zip(order, apart, strict=True):
+        text, color = labels[index]
+        axis.annotate(
+            text, ends[index], xytext=(6, (height - heights[index]) * 72 / figure.dpi),
+            textcoords="offset points", color=color, fontsize=LABEL_POINTS, va="center",
+            annotation_clip=False,
+        )  # fmt: skip
 
 
 def _errorbars(
@@ -238,8 +265,9 @@ def _errorbars(
     line: bool = False,
     marker: str = "o",
 ) -> None:
-    halves = [0.0 if math.isnan(of.half) else of.half for of in found]
+    known = lambda end, of: 0.0 if math.isnan(of.half) else abs(end - of.mean)
+    ends = [[known(of.low, of) for of in found], [known(of.high, of) for of in found]]
     axis.errorbar(
-        x, [of.mean for of in found], halves, fmt=f"{marker}-" if line else marker, color=color,
+        x, [of.mean for of in found], ends, fmt=f"{marker}-" if line else marker, color=color,
         label=label, markersize=4, linewidth=1, capsize=2,
     )  # fmt: skip

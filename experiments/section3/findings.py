@@ -1,95 +1,111 @@
-"""Numbers of a study for prose: `{{name}}` in a template becomes the number of that name."""
+"""The page of findings: `{{name}}` in a template becomes a table or text of the studies at hand."""
 
 from __future__ import annotations
 
-import math
 import re
-import statistics
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from experiments.harness import page_blocks
 from experiments.harness.errors import ConfigError
-from experiments.section3 import grid
-from experiments.section3.intervals import interval, statement
-from experiments.section3.tables import (
-    Record,
-    compare,
-    done,
-    error,
-    image_errors,
-    shown,
-    solver_rows,
-    values,
-)
+from experiments.harness.markdown import Table, markdown
+from experiments.images.dataset import TITLES
+from experiments.section3 import claims, collect, evidence, examined, grid, tables
+from experiments.section3.collect import Record
+from experiments.section3.evidence import done
+from experiments.section3.intervals import MARGINS
+
+# The study that findings rest on, of those at hand.
+MAIN = "converged"
 
 
-def fill(template: str, record: Record, docs: Path) -> str:
-    """The template with its numbers, of the record and of the pages in the folder `docs`.
+def fill(template: str, records: Mapping[str, Record], docs: Path) -> str:
+    """The template with what the studies, by name, and the pages in the folder `docs` say.
 
-    In a row of a table a number that the study does not have becomes `not run`; elsewhere, where a
-    sentence would be left without its ground, it is a `ConfigError` that names it.
-
-    Names are `error:VARIANT`, `n:VARIANT`, `SUMMARY_KEY:VARIANT`, `difference:A:B`,
-    `statement:A:B`, `images:VARIANT:KIND:AMOUNT`, `images-difference:A:B:KIND:AMOUNT`,
-    `solver:VARIANT:SOLVER:SETTING`, `solver-nfe:VARIANT:SOLVER:SETTING`,
-    `logits:VARIANT:SOLVER:SETTING`, `table:PAGE:BLOCK:ROW:COLUMN` (see `pages.cell`), `data` and
-    `epochs`.
+    Names are `runs`, `margins`, `claims`, those of `BLOCKS`, and `table:PAGE:BLOCK:ROW:COLUMN`, a
+    cell of another page (see `page_blocks.cell`). What has no runs yet says so. An unknown name
+    raises `ConfigError`.
     """
-    lines = []
-    for line in template.splitlines(keepends=True):
-        otherwise = "not run" if line.startswith("|") else None
-        put = lambda found, default=otherwise: number(record, docs, found[1].strip(), default)
-        lines.append(re.sub(r"\{\{(.+?)\}\}", put, line))
-    return "".join(lines)
+    return re.sub(r"\{\{(.+?)\}\}", lambda found: _put(found[1].strip(), records, docs), template)
 
 
-def number(record: Record, docs: Path, name: str, default: str | None = None) -> str:
-    """One number as text; `default`, or `ConfigError` without one, if the study lacks it."""
-    kind, *of = name.split(":")
-    try:
-        text = (
-            page_blocks.cell(docs / of[0], *of[1:])
-            if kind == "table"
-            else _number(record, kind, of)
-        )
-    except (OSError, ValueError, LookupError, ZeroDivisionError):
-        text = None
-    if text is not None and "nan" not in text:
-        return text
-    if default is None:
-        raise ConfigError(f"the findings ask for {name!r}, which this study does not have.")
-    return default
+def _put(name: str, records: Mapping[str, Record], docs: Path) -> str:
+    if name.startswith("table:"):
+        _, page, *where = name.split(":")
+        try:
+            return page_blocks.cell(docs / page, *where)
+        except (OSError, LookupError, TypeError):
+            raise ConfigError(f"the findings ask for {name!r}, which is not there.") from None
+    resting = {key: of for key, of in records.items() if key in (MAIN, *FASHION)}
+    if name == "runs":
+        return "\n".join(f"- {told(of)}" for of in resting.values()) or "- nothing yet"
+    if name == "margins":
+        return ", ".join(f"{points} points on {TITLES[of]}" for of, points in MARGINS.items())
+    if name == "claims":
+        return markdown([claims.judged({title(of): of for of in resting.values()})]).strip()
+    if name not in BLOCKS:
+        raise ConfigError(f"the findings ask for {name!r}; known are {', '.join(BLOCKS)}.")
+    found = BLOCKS[name](records[MAIN]) if MAIN in records else ""
+    text = markdown([found]).strip() if isinstance(found, Table) and found.rows else found
+    return text if isinstance(text, str) and text else "*Not run yet.*"
 
 
-def _number(record: Record, kind: str, of: list[str]) -> str | None:
-    if kind == "data":
-        return record["data"]["title"]
-    if kind == "epochs":
-        return str(values(record, "odenet", "epochs")[0])
-    if kind == "error":
-        return shown(error(record, of[0])) + "%" if done(record, of[0]) else None
-    if kind == "n":
-        return str(len(done(record, of[0])))
-    if kind == "difference":
-        return shown(compare(record, *of).both, sign=True)
-    if kind == "statement":
-        found = compare(record, *of).both
-        return statement(found) if found.n > 1 else None
-    if kind in ("images", "images-difference"):
-        change = of[-2], float(of[-1])
-        errors = [image_errors(record, variant)[change] for variant in of[:-2]]
-        if kind == "images":
-            return shown(interval(list(errors[0].values()))) + "%"
-        seeds = sorted(errors[0].keys() & errors[1].keys())
-        return shown(interval([errors[0][s] - errors[1][s] for s in seeds]), sign=True)
-    if kind.startswith(("solver", "logits")):
-        rows = solver_rows(record, of[0])[of[1], float(of[2])]
-        if kind == "solver":
-            return shown(interval([row["test_error"] for row in rows])) + "%"
-        key = "nfe_forward" if kind == "solver-nfe" else "logit_error"
-        return f"{sum(row[key] for row in rows) / len(rows):.3g}"
-    if of and of[0] in grid.VARIANTS:
-        numbers = values(record, of[0], kind)
-        mean = statistics.median(numbers) if "seconds" in kind else statistics.mean(numbers)
-        return None if math.isnan(mean) else f"{mean:,.0f}" if mean >= 100 else f"{mean:.1f}"
-    return None
+FASHION = ("fashion", "fashion-full")
+
+
+def title(record: Record) -> str:
+    """The data of a study in a word or two."""
+    return record["data"]["title"].partition(",")[0] + (
+        ", all" if "fashion-full" in record["preset"] else ""
+    )
+
+
+def told(record: Record) -> str:
+    """What was run, in a line."""
+    states = collect.states(record)
+    return (
+        f"`study.py --preset {record['preset'].replace('+', '`, `')}`: {states['done']} of "
+        f"{sum(states.values())} runs, on {record['data']['title']}, with "
+        f"`{' '.join(record['flags'])}`"
+    )
+
+
+def base_rate(record: Record) -> str:
+    """How often two networks disagree on an image, of one model and of two, over all main rows."""
+    same: list[float] = []
+    other: list[float] = []
+    known = [name for name in grid.ROWS if done(record, name)]
+    for row in tables.disagreements(record, known).rows:
+        for column, cell in enumerate(row[1:]):
+            if cell != "-":
+                (same if known[column] == _name(row[0]) else other).append(float(cell))
+    if not same or not other:
+        return ""
+    return (
+        f"Two trainings of one model disagree on {sum(same) / len(same):.2f}% of the test images, "
+        f"two models on {sum(other) / len(other):.2f}%."
+    )
+
+
+def _name(title: str) -> str:
+    return next(name for name, variant in grid.VARIANTS.items() if variant.title == title)
+
+
+def _compared(*names: str, against: str = "odenet") -> Callable[[Record], Table]:
+    pairs = [(name, against) for name in names if name != against]
+    return lambda record: tables.comparisons(record, evidence.compared(record), pairs)
+
+
+BLOCKS: dict[str, Callable[[Record], Table | str]] = {
+    "table1": tables.table1,
+    "differences": _compared(*grid.TABLE1),
+    "base-rate": base_rate,
+    "disagreements": lambda record: tables.disagreements(record, grid.ROWS),
+    "rates": tables.chosen_rates,
+    "depth": _compared(*grid.DEPTH),
+    "relu": lambda record: tables.comparisons(
+        record, evidence.compared(record), [(without, name) for name, without in grid.RELU]
+    ),
+    "norm": lambda record: tables.costs(record, grid.NORMED),
+    "solvers": lambda record: examined.changed_solvers(record, ("odenet", *grid.COARSE)),
+}

@@ -22,7 +22,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from experiments.images.sources import Dataset
+from experiments.images.dataset import Dataset
 from jax_node import models, probe
 from jax_node.adams import Adams, AdamsController, ImplicitAdams, statistics
 from jax_node.adjoint import Backward

@@ -13,6 +13,7 @@ from experiments.classify import training
 from experiments.harness.markdown import table
 from experiments.harness.schedule import learning_rate
 from experiments.images import sources
+from experiments.images.dataset import Dataset
 from experiments.speed import contests
 
 PRECISIONS, SEEDS, EPOCHS, BATCH, RATE = ("float32", "bfloat16"), (0, 1, 2), 3, 32, 0.1
@@ -24,7 +25,7 @@ def measure() -> list[dict[str, Any]]:
     return [train(dataset, precision, seed) for precision in PRECISIONS for seed in SEEDS]
 
 
-def train(dataset: sources.Dataset, precision: str, seed: int) -> dict[str, Any]:
+def train(dataset: Dataset, precision: str, seed: int) -> dict[str, Any]:
     """One training."""
     learner = contests.make_learner("jax", ["--model", "odenet"], precision=precision, seed=seed)
     steps = len(dataset.train_labels) // BATCH

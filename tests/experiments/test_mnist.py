@@ -80,9 +80,12 @@ class KilledError(BaseException):
     """Stands in for SIGKILL: nothing catches it."""
 
 
+PARTS = ["--folds", "4", "--fold", "3", "--validation", "20"]
+
+
 @pytest.mark.parametrize("when", ["in a step", "in a save", "before the commit", "after it"])
 def test_resuming_gives_the_weights_of_the_unbroken_run(flags, tmp_path, monkeypatch, when):
-    flags = [*flags, "--augment"]
+    flags = [*flags, "--augment", "--warmup", "1.5", *PARTS]
     assert mnist.main([*flags, "--out", str(tmp_path / "whole")]) == 0
     count = 0
 
@@ -101,7 +104,7 @@ def test_resuming_gives_the_weights_of_the_unbroken_run(flags, tmp_path, monkeyp
 
     with monkeypatch.context() as patch:
         if when == "in a step":
-            limit = 9  # the third step of the second epoch
+            limit = 7  # the third step of the second epoch
             patch.setattr(SoftmaxLearner, "train_step", second(SoftmaxLearner.train_step, True))
         elif when == "in a save":
             limit = 2
@@ -155,9 +158,36 @@ def test_a_finished_run_is_evaluated_as_selected(
     assert (run / "metrics.jsonl").read_text() == before
 
 
+def test_validation_selects_the_epoch_and_the_test_fold_is_told_image_by_image(
+    flags, tmp_path, monkeypatch, capsys, read_json
+):
+    seen = []
+    evaluate = SoftmaxLearner.evaluate
+
+    def rising(self, images, labels):
+        seen.append(len(labels))
+        return evaluate(self, images, labels) | {"loss": float(len(seen))}
+
+    monkeypatch.setattr(SoftmaxLearner, "evaluate", rising)
+    run = tmp_path / "run"
+    assert mnist.main([*flags, *PARTS, "--out", str(run)]) == 0
+    summary, first = read_json(run / "summary.json"), rows(run)[0]
+    assert (summary["selected_by"], summary["selected_epoch"]) == ("validation", 1)
+    for key in ("validation_error", "validation_loss", "test_error", "test_loss"):
+        assert summary[key] == first[key]
+    assert "82 train + 20 validation + 34 test (fold 3 of 4)" in summary["data"]
+    assert "selected as that of least validation loss" in " ".join(capsys.readouterr().out.split())
+    found = read_json(run / "predictions.json")
+    assert len(found["predicted"]) == len(found["true"]) == len(found["loss"]) == 34
+    assert len(set(found["rows"])) == 34
+    wrong = sum(p != t for p, t in zip(found["predicted"], found["true"], strict=True))
+    assert 100 * wrong / 34 == pytest.approx(summary["test_error"])
+
+
 @pytest.mark.parametrize(
     ("extra", "complaint"),
     [
+        (["--fold", "2", "--folds", "4"], "--folds 4 (the run has None)"),
         (["--lr", "0.3"], "--lr 0.3 (the run has 0.1)"),
         (["--model", "resnet6"], "--model resnet6 (the run has odenet)"),
         (["--epochs", "2"], "may only grow"),
@@ -241,7 +271,7 @@ def test_test_error_weighs_a_short_last_batch_by_its_images(fake_framework):
             return {"loss": float(len(labels)), "errors": 1.0, "nfe_forward": 6.0}
 
     class Images:
-        test_labels = np.zeros(10)
+        validation_images = None
 
         def test_batches(self, batch_size):
             for count in (4, 4, 2):

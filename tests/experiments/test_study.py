@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import typing
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ import pytest
 from experiments import study
 from experiments.harness import workers
 from experiments.harness.workers import Task
-from experiments.section3 import grid
+from experiments.section3 import collect, grid, rates
+from experiments.section3.execution import Progress
 
 HERE = Path(__file__).parent
 STUB = (sys.executable, str(HERE / "stub_run.py"))
@@ -204,6 +206,12 @@ def test_a_folder_that_cannot_be_written(tmp_path, capsys):
         (["--only", "vgg"], "unknown variant 'vgg'"),
         (["--only", "resnet12", "--preset", "smoke"], "leaves no run"),
         (["--jobs", "0"], "--jobs is 0"),
+        (["--shard", "3/2"], "--shard is 3/2; I/N expected"),
+        (["--shard", "half"], "--shard is half"),
+        (["--shard", "1/2", "--preset", "coarse-adjoint"], "start from each other's weights"),
+        (["--preset", "depth", "--rates", "nowhere.json"], "nowhere.json is not there"),
+        (["--rates", "nowhere.json"], "takes no chosen rates"),
+        (["--results", "nowhere.json"], "neither a study's folder nor a record"),
         (["--minutes", "-1"], "--minutes is -1"),
         (["--minutes", "nan"], "--minutes is nan"),
     ],
@@ -265,11 +273,95 @@ def test_shares_of_the_cores():
 def test_every_variant_has_flags_that_mnist_takes():
     from experiments.classify.resolve import learner_options
 
+    assert set(typing.get_args(typing.get_type_hints(study.Study)["preset"])) == set(grid.PRESETS)
     for preset in grid.PRESETS.values():
-        for cell in grid.cells(preset):
-            learner_options([*cell.variant.flags.split(), *preset.flags.split()])
-    names = [cell.name for cell in grid.cells(grid.PRESETS["laptop"])]
-    assert len(set(names)) == len(names)
+        cells = grid.cells(preset)
+        assert len({cell.name for cell in cells}) == len(cells)
+        for cell in cells:
+            learner_options([*preset.flags.split(), *cell.variant.flags.split(), *cell.flags])
+
+
+def test_all_models_meet_the_same_images_first():
+    cells = grid.cells(grid.PRESETS["converged"])
+    first = [(cell.variant.name, cell.seed, cell.fold) for cell in cells[: len(grid.ROWS) - 1]]
+    assert first == [(name, 1, 0) for name in grid.ROWS if name != "torch-odenet"]
+    assert cells[0].flags == ["--seed", "5", "--folds", "5", "--fold", "0"]
+    seeds = [cell.flags[1] for cell in cells if cell.variant.name == "odenet"]
+    assert len(set(seeds)) == len(seeds)
+
+
+def rate_record(losses, status="done"):
+    """A record of the rates of ResNet-1: its validation losses by rate and fold."""
+    runs = [
+        {"variant": rates.name_of("resnet1", rate), "seed": 0, "fold": fold, "status": status,
+         "summary": {"validation_loss": loss}}
+        for rate, of in losses.items() for fold, loss in enumerate(of)
+    ]  # fmt: skip
+    flags = [*grid.PRESETS["rates"].flags.split(), "--source", "embedded"]
+    return {"preset": "rates", "flags": flags, "runs": runs, "tested": {}, "sessions": [],
+            "data": {"sha256": "ab", "title": "MNIST"}}  # fmt: skip
+
+
+LOSSES = {"0.03": [0.3, 0.1], "0.1": [0.15, 0.15], "0.2": [0.1, 0.25]}
+
+
+def test_the_rate_is_that_of_least_pooled_validation_loss():
+    resnet = grid.VARIANTS["resnet1"]
+    record = rate_record(LOSSES)
+    assert rates.losses(record, resnet) == pytest.approx({"0.03": 0.2, "0.1": 0.15, "0.2": 0.175})
+    assert rates.chosen(record, resnet) == "0.1"
+    record["runs"][2] |= {"status": "failed"}  # it diverged: that rate is out
+    assert rates.chosen(record, resnet) == "0.2"
+    record["runs"][2] |= {"status": "missing"}
+    assert rates.chosen(record, resnet) is None
+    norelu = grid.VARIANTS["resnet1-norelu"]
+    assert rates.flags_for(rate_record(LOSSES), norelu, grid.VARIANTS) == ["--lr", "0.1"]
+    assert "3e-4" in rates.rates_of(grid.VARIANTS["odenet-adams-adam"])
+
+
+def test_the_run_at_the_chosen_rate_is_a_repeat():
+    record = rate_record(LOSSES)
+    runs = rates.repeat(record, [grid.VARIANTS[name] for name in grid.RATED])
+    assert [(run["variant"], run["seed"], run["fold"]) for run in runs] == [
+        ("resnet1", 0, 0), ("resnet1", 0, 1),
+    ]  # fmt: skip
+    assert [run["summary"]["validation_loss"] for run in runs] == LOSSES["0.1"]
+
+
+def test_chosen_rates_and_folds_reach_the_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PYTHONPATH", ENVIRONMENT["PYTHONPATH"])
+    path = tmp_path / "rates.json"
+    path.write_text(collect.text(rate_record(LOSSES)))
+    flags = ["--preset", "converged", "--rates", str(path), "--out", str(tmp_path / "study")]
+    quick = [*flags, "--only", "resnet1", "--shard", "2/5"]
+    assert study.main(quick, STUB, EXAMINED) == 0
+    made = finished(tmp_path / "study")
+    assert made == {f"resnet1-seed{seed}-fold1" for seed in range(1, 5)}
+    config = json.loads((tmp_path / "study" / "resnet1-seed3-fold1" / "config.json").read_text())
+    (given,) = config["commands"]
+    for flag, value in (("--lr", "0.1"), ("--seed", "16"), ("--folds", "5"), ("--fold", "1")):
+        assert given[given.index(flag) + 1] == value
+    assert study.main([*flags, "--only", "resnet6"], STUB, EXAMINED) == 2
+    assert "no learning rate was chosen for resnet6" in capsys.readouterr().err
+
+
+def test_what_a_record_has_is_not_run_again(run_study, tmp_path):
+    record = {
+        "preset": "smoke", "data": {"sha256": "ab"}, "tested": {}, "sessions": [],
+        "flags": [*grid.PRESETS["smoke"].flags.split(), "--source", "embedded"],
+        "runs": [{"variant": "odenet", "seed": 0, "status": "done"},
+                 {"variant": "odenet", "seed": 1, "status": "failed"}],
+    }  # fmt: skip
+    path = tmp_path / "record.json"
+    path.write_text(collect.text(record))
+    code, out, _ = run_study(None, "--results", str(path))
+    assert code == 0
+    assert "1 runs are in" in out
+    assert finished(tmp_path / "study") == RUNS - {"odenet-seed0"}
+    path.write_text(collect.text(record | {"flags": ["--epochs", "2"]}))
+    code, _, err = run_study(None, "--results", str(path))
+    assert code == 2
+    assert "other flags" in err
 
 
 def test_time_left():
@@ -278,7 +370,7 @@ def test_time_left():
     from rich.console import Console
 
     tasks = [Task(f"{name}-seed{seed}", (), Path()) for name in "ab" for seed in (0, 1)]
-    progress = study.Progress(tasks, 2, Console(file=io.StringIO()))
+    progress = Progress(tasks, 2, Console(file=io.StringIO()))
     assert progress.seconds_left() is None
     progress.ended(workers.Outcome("a-seed0", None, 10.0), None)
     progress.ended(workers.Outcome("b-seed0", None, 30.0), None)

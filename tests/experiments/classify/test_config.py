@@ -38,6 +38,12 @@ def test_defaults_that_depend_on_other_flags(flags, expected):
     assert (solver.solver, solver.adjoint, solver.step_size, momentum) == expected
 
 
+def test_validation_images_select_the_epoch_where_there_are_any():
+    assert settled().training.select == "last"
+    assert settled("--validation", "9").training.select == "validation"
+    assert settled("--validation", "9", "--select", "last").training.select == "last"
+
+
 def test_learning_rate_follows_the_optimiser():
     assert settled("--optimizer", "sgd").training.lr > settled("--optimizer", "adam").training.lr
     assert settled("--optimizer", "adam", "--lr", "0.5").training.lr == 0.5
@@ -92,6 +98,13 @@ def test_what_an_earlier_version_saved_is_a_run_with_the_defaults_of_newer_flags
         (["--jacobian-weight", "nan"], "--jacobian-weight is nan"),
         (["--t1", "0.5", "--solver", "rk4", "--step-size", "1"], "at most --t1 (0.5)"),
         (["--optimizer", "adam", "--momentum", "0.5"], "--momentum belongs to"),
+        (["--warmup", "5"], "--warmup is 5; at least 0 and below --epochs (5)"),
+        (["--select", "validation"], "--select validation needs images for it: --validation N"),
+        (["--validation", "-1"], "--validation is -1"),
+        (["--folds", "1", "--fold", "0"], "--folds is 1"),
+        (["--folds", "5"], "--folds K and --fold k go together"),
+        (["--fold", "0"], "--folds K and --fold k go together"),
+        (["--folds", "5", "--fold", "5"], "--fold is 5; 0 to 4 expected"),
         (["--framework", "mxnet"], "invalid choice 'mxnet'"),
         (["--epochs", "2.5"], "--epochs"),
         (["--sovler", "euler"], "--sovler"),
@@ -179,6 +192,15 @@ def test_schedules_start_at_the_base_and_never_rise(schedule, epochs, steps):
 def test_cosine_is_half_at_half_time():
     rate = learning_rate("cosine", 0.2, step=50, steps_per_epoch=10, epochs=10)
     assert math.isclose(rate, 0.1)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "constant", "steps", "plateau"])
+def test_a_warm_up_rises_linearly_into_the_schedule(schedule):
+    at = lambda step, warmup: learning_rate(
+        schedule, 0.2, step=step, steps_per_epoch=8, epochs=10, warmup=warmup
+    )
+    for step in range(80):
+        assert at(step, 1.5) == pytest.approx(at(step, 0) * min(1, (step + 1) / 12))
 
 
 def test_unknown_schedule():

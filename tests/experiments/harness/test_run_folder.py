@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -190,3 +191,14 @@ def test_atomic_write_keeps_the_old_content_when_it_fails(tmp_path, crash_at):
 def test_git_commit_is_null_outside_of_git(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert git_commit(tmp_path) is None
+
+
+def test_code_that_was_changed_is_kept_with_the_run(tmp_path):
+    command = ["git", "-C", str(Path(__file__).parent), "diff", "--binary", "HEAD"]
+    found = subprocess.run(command, capture_output=True, check=False)
+    if found.returncode:
+        pytest.skip("not a work tree of git")
+    RunFolder.create(tmp_path / "dirty", {"git_commit": "ab-dirty"})
+    RunFolder.create(tmp_path / "clean", {"git_commit": "ab"})
+    assert (tmp_path / "dirty" / "changes.diff").read_bytes() == found.stdout
+    assert not (tmp_path / "clean" / "changes.diff").exists()

@@ -20,6 +20,7 @@ from PIL import Image
 
 from experiments.harness.errors import DataError
 from experiments.images import sources, tfds_store
+from experiments.images.dataset import Dataset, random_crop
 from experiments.images.idx import FILES
 
 from ..conftest import idx_bytes, write_idx_folder
@@ -38,7 +39,8 @@ def small_splits(seed=0, train=20, test=10):
 
 def make_dataset(count, seed=0):
     (images, labels), test = small_splits(seed, count).values()
-    return sources.Dataset(images, labels, *test, source="embedded", checksum="", name="mnist")
+    where = {"source": "embedded", "checksum": "", "name": "mnist"}
+    return Dataset(images, labels, *test, test_rows=np.arange(count, count + 10), **where)
 
 
 @pytest.fixture(scope="module")
@@ -327,7 +329,7 @@ def test_an_epoch_is_a_permutation_and_epochs_differ():
 
 def test_random_crop_is_a_window_of_the_padded_image():
     images = make_dataset(200).train_images
-    cropped = sources.random_crop(images, np.random.default_rng(0))
+    cropped = random_crop(images, np.random.default_rng(0))
     shifts = set()
     for image, crop in zip(images[..., 0], cropped[..., 0], strict=True):
         padded = np.pad(image, 4)

@@ -1,0 +1,15 @@
+"""The images that a run's flags ask for."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from experiments.classify.config import Data
+from experiments.images import sources
+from experiments.images.dataset import Dataset
+
+
+def load(flags: Data) -> Dataset:
+    """Load them; `DataError` if they are not to be had."""
+    given = dataclasses.asdict(flags)
+    return sources.load(given.pop("dataset"), given.pop("source"), **given)
