@@ -136,7 +136,9 @@ class EulerAdjoint(torch.autograd.Function):
                 a_t = a_t - dL_dt  # the last entry of s_0 in algorithm 2
             s = flatten([zs[i], a, *a_theta, a_t])
             s = euler(aug_dynamics, s, ts[i], ts[i - 1], max_step)  # backwards in time
-            _, a, *a_theta, a_t = unflatten(s, shapes)
+            z, a, *a_theta, a_t = unflatten(s, shapes)
+            if hasattr(field, "came_back"):
+                field.came_back(z)  # z was z(t_{i-1}) before: how far off is it?
 
         dL_dz0 = a + dL_dzs[0]  # eq. 46; zs[0] is z0 itself
         if dL_dts is not None:

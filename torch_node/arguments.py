@@ -11,9 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from torch_node.adaptive import ADAPTIVE
+from torch_node.methods import ADAPTIVE, FIXED_STEP
 
-FIXED_STEP = ("euler", "midpoint", "rk4", "explicit_adams", "implicit_adams")
 SOLVERS = ADAPTIVE + FIXED_STEP
 ADJOINTS = ("direct", "adjoint", "handwritten")
 Given = Tensor | np.ndarray | Sequence[Any] | float | int

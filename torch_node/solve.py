@@ -39,13 +39,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from torch_node import adjoint as by_hand
-from torch_node.adaptive import ADAPTIVE as ADAPTIVE
-from torch_node.adaptive import mended
 from torch_node.adjoint import step_count
 from torch_node.arguments import ADJOINTS as ADJOINTS
 from torch_node.arguments import FIXED_STEP as FIXED_STEP
 from torch_node.arguments import SOLVERS as SOLVERS
 from torch_node.arguments import Given, as_state, check, check_limits, trainable
+from torch_node.methods import ADAPTIVE as ADAPTIVE
+from torch_node.methods import mended
 from torch_node.once import once_differentiable
 from torch_node.step_size import fixed_grid
 from torch_node.times import as_times, jumps_between, solver_clock, with_jumps, without
@@ -77,6 +77,16 @@ class Solution:
     nonconverged: int
     step_times: list[float]
     _backward: Pass
+
+    @property
+    def reconstruction(self) -> float:
+        """How far the adjoint's latest solve backwards ended from the state that was there.
+
+        The adjoint solves for the state again, from each observation back to the one before. This
+        is the distance to that one's, relative to its size, the largest over the intervals: 0 where
+        one step back undoes one step forward, and before a backward pass, and by `direct`.
+        """
+        return self._backward.reconstruction
 
     @property
     def nfe_backward(self) -> int:
@@ -193,12 +203,13 @@ def solve(
         if adjoint == "handwritten":
             assert step_size is not None
             times, wanted = with_jumps(clock, jumps)
-            ys = by_hand.odeint_adjoint(watched, y0, times, theta, step_size)[wanted]
+            states = by_hand.odeint_adjoint(watched, y0, times, theta, step_size)
+            ys = states[wanted]
         else:
             common: dict[str, Any] = {
                 "rtol": rtol,
                 "atol": max(atol, torch.finfo(y0.dtype).tiny),  # 0 / 0 is no error
-                "method": mended(solver) if solver in ADAPTIVE else solver,
+                "method": mended(solver),
                 "options": _options(solver, clock, jumps, step_size, max_step, norm),
             }
             if adjoint == "direct":
@@ -214,9 +225,11 @@ def solve(
                     watched, y0, clock, adjoint_options=back, adjoint_params=theta, **common
                 )
                 ys = once_differentiable(ys, y0, ts, *theta)
+            states = ys
     if not ys.isfinite().all():
         raise watched.not_finite(clock[-1], "state")
     watched.asked.clear()
+    watched.states = states.detach()
     if ys.requires_grad:
         ys.register_hook(watched.start_backward)
     forward = watched.forward

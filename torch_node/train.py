@@ -111,7 +111,7 @@ class Learner:
             self._optimizer = torch.optim.SGD(self.model.parameters(), lr=0.0, momentum=momentum)
         else:
             self._optimizer = torch.optim.Adam(self.model.parameters(), lr=0.0)
-        self._solver = solver
+        self._solver, self._adjoint = solver, adjoint
         self.steps = 0
         self.nonconverged = 0
         self.parameter_count = sum(p.numel() for p in self.model.parameters())
@@ -122,9 +122,10 @@ class Learner:
         """One optimiser step on the mean cross-entropy of a batch, plus penalties if weighted.
 
         Returns loss (the cross-entropy), accuracy (0 to 1), nfe_forward, nfe_backward, and steps
-        and rejected of the forward solve; the last four are 0 for a ResNet. With penalties also
-        kinetic, and jacobian if it has a weight, both unweighted. Raises SolveError and
-        NonFiniteLossError with everything as it was before.
+        and rejected of the forward solve; the last four are 0 for a ResNet. By an adjoint also
+        reconstruction (see `solve.Solution`), with penalties kinetic, and jacobian if it has a
+        weight, both unweighted. Raises SolveError and NonFiniteLossError before anything is
+        changed.
         """
         running = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         try:
@@ -163,6 +164,7 @@ class Learner:
             "loss": loss.item(),
             "accuracy": correct / len(y),
             **_statistics(solution),
+            **_reconstruction(solution, self._adjoint),
             **{name: value.item() for name, value in penalties.items()},
         }
 
@@ -290,6 +292,13 @@ def _exact_convolutions() -> Iterator[None]:
         enabled=True, benchmark=False, deterministic=True, allow_tf32=False
     ):
         yield
+
+
+def _reconstruction(solution: Solution | None, adjoint: str | None) -> dict[str, float]:
+    """How well the adjoint came back to where the solve began, if there is an adjoint."""
+    if solution is None or adjoint not in ("adjoint", "handwritten"):
+        return {}
+    return {"reconstruction": solution.reconstruction}
 
 
 def _statistics(solution: Solution | None) -> dict[str, float]:

@@ -20,7 +20,8 @@ class SolveError(RuntimeError):
 class Pass:
     """What one pass, forward or backward, has cost so far.
 
-    nfe counts evaluations of the vector field, steps all steps tried.
+    nfe counts evaluations of the vector field, steps all steps tried, intervals those between
+    observations that have been solved backwards; see `solve.Solution` for reconstruction.
     """
 
     def __init__(self) -> None:
@@ -28,7 +29,8 @@ class Pass:
 
     def reset(self) -> None:
         """Begin to count again."""
-        self.nfe = self.steps = self.accepted = self.rejected = 0
+        self.nfe = self.steps = self.accepted = self.rejected = self.intervals = 0
+        self.reconstruction = 0.0
 
 
 class Watched:
@@ -74,6 +76,7 @@ class Watched:
         self.now = self.forward
         self.asked: list[tuple[Tensor, Tensor]] = []  # in this step: times and derivatives
         self.tried = 0.0  # the latest step
+        self.states: Sequence[Tensor] = ()  # once solved, those from which solves backwards start
         for name in CALLBACKS[1:]:  # torchdiffeq warns if a solver does not know a callback
             if adaptive or hasattr(field, name):
                 setattr(self, name, getattr(self, f"_{name}"))
@@ -105,18 +108,33 @@ class Watched:
         self.backward.reset()
         self.now = self.backward
 
-    def callback_step(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
-        """A step of dt from the state y at t is about to be tried."""
+    def callback_step(self, t: Tensor, y: Tensor, dt: Tensor | None) -> None:
+        """A step of dt from the state y at t is about to be tried; None: the solve has ended."""
+        if dt is None:
+            return
         self._check_step(t, (y,), dt)
         self._tell("callback_step", t, y, dt)
         if not self.adaptive and self.now is self.forward:
             self._count_accepted(t, dt)
 
-    def callback_step_adjoint(self, t: Tensor, y: Sequence[Tensor], dt: Tensor) -> None:
+    def callback_step_adjoint(self, t: Tensor, y: Sequence[Tensor], dt: Tensor | None) -> None:
         """The same in the augmented system; y is its state (a_t, y, a, *a_theta)."""
+        if dt is None:
+            self.came_back(y[1])
+            return
         t = self.clock_back * t
         self._check_step(t, y, dt)
         self._tell("callback_step_adjoint", t, y, dt)
+
+    def came_back(self, y: Tensor) -> None:
+        """The solve backwards over one interval, the last first, ended with the state y."""
+        self.backward.intervals += 1
+        start = len(self.states) - 1 - self.backward.intervals
+        reference, otherwise = self.states[start], self.states[start + 1]
+        distance = (y.detach() - reference).norm()
+        size = reference.norm() if reference.any() else otherwise.norm()
+        found = (distance / size).item() if distance else 0.0
+        self.backward.reconstruction = max(self.backward.reconstruction, found)
 
     def _callback_accept_step(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
         self._count_accepted(t, dt)

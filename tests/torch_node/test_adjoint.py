@@ -148,3 +148,45 @@ def test_the_mnist_field_against_the_same_euler_steps_in_torchdiffeq(dtype, boun
         assert solution.nfe_backward == 4
     error = (found["handwritten"] - found["adjoint"]).norm() / found["adjoint"].norm()
     assert error < bound
+
+
+@pytest.mark.parametrize("times", [(0.0, 1.0), (0.0, 1.0, 2.0), (1.0, 0.0)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(
+    ("solver", "adjoint", "coefficients"),
+    [
+        ("rk4", "adjoint", (1, 1, 1 / 2, 1 / 6, 1 / 24)),
+        ("implicit_adams", "adjoint", (1, 1, 1 / 2, 1 / 6, 1 / 24)),  # its first step is rk4's
+        ("euler", "adjoint", (1, 1)),
+        ("euler", "handwritten", (1, 1)),
+    ],
+)
+def test_reconstruction_of_one_step_is_what_the_polynomial_says(
+    solver, adjoint, coefficients, times, dtype
+):
+    """A step of z' = 3 z multiplies by R(3), R the method's polynomial; the step back by R(-3)."""
+    power = lambda z: sum(c * z**k for k, c in enumerate(coefficients))
+    z0 = torch.tensor([2.0, -1.0], dtype=dtype, requires_grad=True)
+    ts = torch.tensor(times, dtype=dtype)
+    solution = solve(
+        lambda t, z: 3 * z, z0, ts, params=(), solver=solver, adjoint=adjoint, step_size=1.0
+    )
+    assert solution.reconstruction == 0
+    solution.ys[-1].sum().backward()
+    expected = abs(power(3.0) * power(-3.0) - 1)
+    # R(-3) is a difference of numbers up to 4.5 times as large as itself; a few roundings each.
+    assert solution.reconstruction == pytest.approx(expected, rel=100 * torch.finfo(dtype).eps)
+
+
+def test_an_adaptive_adjoint_reconstructs_to_its_tolerance_and_direct_nothing():
+    found = {}
+    for tolerance in (1e-4, 1e-6, 1e-8):
+        z0 = torch.tensor([[1.0, 0.2]], dtype=torch.float64, requires_grad=True)
+        ts = torch.tensor(TIMES, dtype=torch.float64)
+        options = {"solver": "dopri5", "rtol": tolerance, "atol": tolerance}
+        for adjoint in ("adjoint", "direct"):
+            solution = solve(Pendulum(), z0, ts, adjoint=adjoint, **options)
+            solution.ys.sum().backward()
+            found[adjoint, tolerance] = solution.reconstruction
+        assert 0 < found["adjoint", tolerance] < 100 * tolerance
+        assert found["direct", tolerance] == 0

@@ -1,8 +1,10 @@
-"""torchdiffeq's adaptive Runge-Kutta methods, mended where they meet times that matter.
+"""torchdiffeq's methods, mended: they say where they end, and meet times that matter.
 
-torchdiffeq 0.2.5 looks for a first step beyond the last time; leaves that step in the graph of
-`direct`; forgets a prescribed time (`step_t`, `jump_t`) that a step happens to end on, and all
-after it; and begins a solve at a jump with the derivative of the wrong side.
+torchdiffeq 0.2.5 calls nobody at the end of a solve; here `callback_step` is called, with the last
+time and state, and None for the step. Its adaptive methods look for a first step beyond the last
+time; leave that step in the graph of `direct`; forget a prescribed time (`step_t`, `jump_t`) that a
+step happens to end on, and all after it; and begin a solve at a jump with the derivative of the
+wrong side.
 """
 
 from __future__ import annotations
@@ -16,11 +18,22 @@ from torchdiffeq._impl.odeint import SOLVERS
 from torch_node.step_size import first_step
 
 ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun")
+FIXED_STEP = ("euler", "midpoint", "rk4", "explicit_adams", "implicit_adams")
 
 
 def mended(solver: str) -> str:
     """The name under which torchdiffeq has the mended method."""
     return f"{solver} of torch_node"
+
+
+def _telling_its_end(method: Any) -> Any:
+    class Telling(method):
+        def integrate(self, t: Tensor) -> Tensor:
+            solution = super().integrate(t)
+            self.func.callback_step(t[-1], solution[-1], None)
+            return solution
+
+    return Telling
 
 
 def _mend(method: Any) -> Any:
@@ -54,5 +67,6 @@ def _mend(method: Any) -> Any:
     return Mended
 
 
-for _solver in ADAPTIVE:
-    SOLVERS[mended(_solver)] = _mend(SOLVERS[_solver])
+for _solver in (*ADAPTIVE, *FIXED_STEP):
+    _method = _mend(SOLVERS[_solver]) if _solver in ADAPTIVE else SOLVERS[_solver]
+    SOLVERS[mended(_solver)] = _telling_its_end(_method)
