@@ -124,8 +124,8 @@ class Learner:
         Returns loss (the cross-entropy), accuracy (0 to 1), nfe_forward, nfe_backward, and steps
         and rejected of the forward solve; the last four are 0 for a ResNet. By an adjoint also
         reconstruction (see `solve.Solution`), with penalties kinetic, and jacobian if it has a
-        weight, both unweighted. Raises SolveError and NonFiniteLossError before anything is
-        changed.
+        weight, both unweighted. Raises SolveError and NonFiniteLossError with everything as it was
+        before.
         """
         running = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         try:
