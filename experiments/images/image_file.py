@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
 from numpy import ndarray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from experiments.harness.errors import DataError
 
 SIDE = 28
 INK = 0.25  # of the strongest ink: weaker is paper
+ORIENTATION = 0x0112  # EXIF: 1 is upright
+# Masks, 8 bits (in whatever format), scanners' 12 and 16 bits.
+TOPS = {"f": (1, 255), "i": (1, 255, 4095, 65535), "u": (1, 255, 4095, 65535)}
 
 
 def read(path: Path, *, fashion: bool = False) -> tuple[ndarray, str]:
@@ -21,18 +25,17 @@ def read(path: Path, *, fashion: bool = False) -> tuple[ndarray, str]:
     authors did: the ink fitted into 20x20, and its centre of mass put in the centre of 28x28; with
     `fashion`, as Fashion-MNIST's did: the piece fitted into all of 28x28. Raises `DataError`.
     """
-    grey = _load(path)
+    grey, done = _load(path)
     if grey.ndim != 2 or min(grey.shape) < 2:
         raise DataError(f"{path} has the shape {list(grey.shape)}; one picture expected.")
-    done = []
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     if np.median(border) > 0.5:
         grey, border = 1 - grey, 1 - border
         done.append("inverted, since its border is light")
-    if grey.shape != (SIDE, SIDE):
-        ink = np.clip(grey - np.median(border), 0, None)
-        if ink.max() < 0.05:
-            raise DataError(f"{path} is blank: nothing in it stands out from its border.")
+    ink, fits = np.clip(grey - np.median(border), 0, None), grey.shape == (SIDE, SIDE)
+    if (np.ptp(grey) if fits else ink.max()) < 0.05:
+        raise DataError(f"{path} is blank: nothing in it stands out from its border.")
+    if not fits:
         grey = _fit(ink / ink.max(), SIDE if fashion else 20)
         if not fashion:
             grey = _centre(grey)
@@ -42,36 +45,50 @@ def read(path: Path, *, fashion: bool = False) -> tuple[ndarray, str]:
     return pixels[:, :, None], "; ".join(done) or "as it is"
 
 
-def _load(path: Path) -> ndarray:
-    """Grey values in [0, 1]."""
+def _load(path: Path) -> tuple[ndarray, list[str]]:
+    """Grey values in [0, 1], upright, and in words what was done to get them."""
     if not path.is_file():
         raise DataError(f"{path} is not there.")
     try:
-        if path.suffix == ".npy":
-            return _grey(np.load(path, allow_pickle=False))
+        if path.suffix.lower() == ".npy":
+            return _grey(np.load(path, allow_pickle=False)), []
         with Image.open(path) as image:
-            if image.mode.startswith("I"):  # 16 bits
-                return np.asarray(image, float) / 65535
-            seen = image.convert("RGBA")  # what is transparent is white paper
-            opaque = Image.alpha_composite(Image.new("RGBA", image.size, "white"), seen)
-            return np.asarray(opaque.convert("L"), float) / 255
+            frames, turned = getattr(image, "n_frames", 1), image.getexif().get(ORIENTATION, 1)
+            done = [f"the first of {frames} frames"] if frames > 1 else []
+            done += ["turned as its EXIF says"] if turned in range(2, 9) else []
+            return _values(ImageOps.exif_transpose(image)), done
     except UnidentifiedImageError:
         raise DataError(
             f"{path} is no image that can be read; PNG, JPEG or npy expected."
         ) from None
-    except (OSError, ValueError, EOFError, SyntaxError, Image.DecompressionBombError) as error:
+    except (
+        OSError, ValueError, EOFError, SyntaxError, struct.error, Image.DecompressionBombError,
+    ) as error:  # fmt: skip
         raise DataError(f"{path} cannot be read as an image: {error}.") from None
 
 
+def _values(image: Image.Image) -> ndarray:
+    """Grey values in [0, 1]; what is transparent is white paper."""
+    if image.mode[0] in "IF":  # more than 8 bits: Pillow would cut them off
+        numbers = np.asarray(image)
+        clear = numbers == image.info.get("transparency", -1)
+        return np.where(clear, 1, _grey(numbers))
+    opaque = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    return np.asarray(opaque.convert("L"), float) / 255
+
+
 def _grey(array: ndarray) -> ndarray:
-    if array.dtype.kind not in "uif" or not np.isfinite(array).all():
+    """Numbers as grey values: the least of `TOPS` that none exceeds is white."""
+    kind = array.dtype.kind
+    if kind not in TOPS or not np.isfinite(array).all():
         raise ValueError(f"an array of {array.dtype} with finite numbers only expected")
     if array.ndim == 3 and array.shape[2] in (1, 3):
         array = array.mean(2)
-    top = array.max(initial=0)
-    if array.min(initial=0) < 0 or top > 255:
-        raise ValueError("values from 0 to 1, or from 0 to 255, expected")
-    return array / (255 if top > 1 else 1)
+    tops = [top for top in TOPS[kind] if array.max(initial=0) <= top]
+    if array.min(initial=0) < 0 or not tops:
+        expected = " or ".join(f"0 to {top}" for top in TOPS[kind])
+        raise ValueError(f"values from {expected} expected")
+    return array / tops[0]
 
 
 def _fit(ink: ndarray, side: int) -> ndarray:

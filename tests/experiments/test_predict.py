@@ -64,14 +64,81 @@ def test_clothing_is_fitted_into_the_whole_image(seven, tmp_path):
     assert pixels[-1].any()
 
 
-def test_transparency_is_white_and_sixteen_bits_are_read(seven, tmp_path):
+def palette(ink, *, clear):
+    """The grey value by way of a palette; index 0 is black, or transparent."""
+    image = ink.convert("P")
+    if clear:
+        image.info["transparency"] = 0
+    return image
+
+
+# The same picture in what Pillow calls a mode; what is transparent is white paper.
+KINDS = {
+    "deep.png": lambda ink: Image.fromarray(np.asarray(ink, np.uint16) * 257),
+    "deep-of-8-bits.png": lambda ink: Image.fromarray(np.asarray(ink, np.uint16)),
+    "deep.tif": lambda ink: Image.fromarray(np.asarray(ink, np.uint16) * 257),
+    "int32.tif": lambda ink: Image.fromarray(np.asarray(ink, np.int32) * 257),
+    "float.tif": lambda ink: Image.fromarray(np.asarray(ink, np.float32) / 255),
+    "float-255.tif": lambda ink: Image.fromarray(np.asarray(ink, np.float32)),
+    "palette.png": lambda ink: palette(ink, clear=False),
+    "palette.gif": lambda ink: palette(ink, clear=False),
+    "grey-alpha.png": lambda ink: Image.merge("LA", (ink.point(lambda v: 0), ink)),
+    "clear.png": lambda ink: Image.merge("RGBA", [ink.point(lambda v: 0)] * 3 + [ink]),
+    "cmyk.tif": lambda ink: Image.merge("RGB", [ink] * 3).convert("CMYK"),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_file_is_read(seven, tmp_path, name):
+    KINDS[name](Image.fromarray(seven[0])).save(tmp_path / name)
+    np.testing.assert_array_equal(image_file.read(tmp_path / name)[0][..., 0], seven[0])
+
+
+@pytest.mark.parametrize(
+    "image", [lambda ink: ink.convert("1", dither=0), lambda ink: ink.point(lambda v: v // 128)]
+)
+def test_black_and_white_has_two_values(seven, tmp_path, image):
+    ink = image(Image.fromarray(seven[0]))
+    path = tmp_path / ("a.png" if ink.mode == "1" else "a.npy")
+    ink.save(path) if ink.mode == "1" else np.save(path, np.asarray(ink))
+    np.testing.assert_array_equal(image_file.read(path)[0][..., 0], 255 * (seven[0] > 127))
+
+
+def test_a_transparent_palette_is_paper(seven, tmp_path):
+    palette(Image.fromarray(seven[0]), clear=True).save(tmp_path / "a.png", transparency=0)
+    # What was 0 is white now, and the ink, being white too, shows by its edges only.
+    pixels, done = image_file.read(tmp_path / "a.png")
+    assert done == "inverted, since its border is light"
+    edge = (seven[0] > 0) & (seven[0] < 255)
+    np.testing.assert_array_equal(pixels[..., 0], np.where(edge, 255 - seven[0], 0))
+
+
+@pytest.mark.parametrize("turn", range(2, 9))
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif"])
+def test_a_photograph_is_turned_as_its_exif_says(seven, tmp_path, turn, name):
+    if name == "a.tif" and turn != 6:
+        pytest.skip("Pillow turns these itself: one will do")
+    inverse = {
+        2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE",
+        6: "ROTATE_90", 7: "TRANSVERSE", 8: "ROTATE_270",
+    }[turn]  # fmt: skip
+    seven[1].save(tmp_path / f"upright-{name}")
+    exif = Image.Exif()
+    exif[image_file.ORIENTATION] = turn
+    stored = seven[1].transpose(Image.Transpose[inverse])
+    stored.save(tmp_path / name, exif=exif)
+    (found, done), (upright, _) = (image_file.read(tmp_path / n) for n in (name, f"upright-{name}"))
+    # JPEG's blocks lie otherwise in a turned picture.
+    assert np.abs(found.astype(float) - upright).mean() < 1
+    assert "turned as its EXIF says" in done
+
+
+def test_of_an_animation_the_first_frame_is_taken_and_named(seven, tmp_path):
     ink = Image.fromarray(seven[0])
-    clear = Image.new("RGBA", (28, 28), (0, 0, 0, 0))
-    clear.putalpha(ink)
-    clear.save(tmp_path / "clear.png")
-    np.testing.assert_array_equal(image_file.read(tmp_path / "clear.png")[0][..., 0], seven[0])
-    Image.fromarray(seven[0].astype(np.uint16) * 257).save(tmp_path / "deep.png")
-    np.testing.assert_array_equal(image_file.read(tmp_path / "deep.png")[0][..., 0], seven[0])
+    ink.save(tmp_path / "a.gif", save_all=True, append_images=[ink.transpose(0), ink.rotate(90)])
+    pixels, done = image_file.read(tmp_path / "a.gif")
+    np.testing.assert_array_equal(pixels[..., 0], seven[0])
+    assert done == "the first of 3 frames"
 
 
 @pytest.mark.parametrize(
@@ -84,7 +151,9 @@ def test_transparency_is_white_and_sixteen_bits_are_read(seven, tmp_path):
         ("many.npy", np.ones((3, 40, 40, 3)), "one picture expected"),
         ("words.npy", np.array([["a"]]), "finite numbers"),
         ("nan.npy", np.full((28, 28), np.nan), "finite numbers"),
-        ("large.npy", np.full((28, 28), 1000.0), "from 0 to 255"),
+        ("large.npy", np.full((28, 28), 1000.0), "from 0 to 1 or 0 to 255 expected"),
+        ("negative.npy", np.full((28, 28), -1), "or 0 to 65535 expected"),
+        ("black.npy", np.zeros((28, 28)), "is blank"),
     ],
 )
 def test_what_is_no_picture_gets_a_sentence(tmp_path, name, content, complaint):
