@@ -6,6 +6,8 @@ NaN is a value that was not observed: it is left out of the loss, never filled i
 from __future__ import annotations
 
 import csv
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,15 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from experiments.harness.errors import DataError
+
+# What float() takes besides, `1_0` and digits of other scripts, is more likely a mistake.
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|[+-]?inf(inity)?", re.A | re.I)
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars", " ": "spaces"}
+
+
+def plain(number: float) -> str:
+    """All digits of a number and no more: unix times that differ look different."""
+    return repr(float(number)).removesuffix(".0")
 
 
 @dataclass(frozen=True)
@@ -46,14 +57,14 @@ class Series:
             fault, cure = (
                 ("is there twice", "average or drop the duplicates")
                 if steps[row] == 0
-                else (f"is followed by {times[row + 1]:g}", "sort the observations by time")
+                else (f"is followed by {plain(times[row + 1])}", "sort the observations by time")
             )
-            raise DataError(f"time {times[row]:g} {fault}, but times must increase; {cure}.")
+            raise DataError(f"time {plain(times[row])} {fault}, but times must increase; {cure}.")
         if np.isinf(values).any():
             row, channel = (int(i) for i in np.argwhere(np.isinf(values))[0])
             raise DataError(
-                f"{self.names[channel]} is infinite at time {times[row]:g}; a number, or NaN for a "
-                "missing value, expected."
+                f"{self.names[channel]} is infinite at time {plain(times[row])}; a number, or NaN "
+                "for a missing value, expected."
             )
         for name in np.array(self.names)[np.isnan(values).all(0)]:
             raise DataError(
@@ -88,28 +99,54 @@ class Series:
 def read_csv(path: Path) -> Series:
     """Read a series: a header, the time in the first column, empty or `nan` where unobserved.
 
-    Raises `DataError` naming the line that cannot be read, and whatever `Series` refuses.
+    Columns are separated by commas, numbers have decimal points. Raises `DataError` naming the line
+    that cannot be read, and whatever `Series` refuses.
     """
     try:
-        with path.open(newline="") as file:
-            header, *lines = [row for row in csv.reader(file) if row]
-    except (OSError, UnicodeDecodeError) as error:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin with a mark
+            lines = list(_lines(csv.reader(file, strict=True)))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read ({error}).") from None
-    except ValueError:
-        raise DataError(f"{path} is empty; a header and lines of numbers expected.") from None
+    if not lines:
+        raise DataError(f"{path} is empty; a header and lines of numbers expected.")
+    (first, header), *lines = lines
+    _check_header(path, first, header)
     rows = []
-    for number, line in enumerate(lines, start=2):
-        try:
-            if len(line) != len(header) or len(line) < 2:
-                raise ValueError
-            rows.append([float(cell) if cell.strip() else np.nan for cell in line])
-        except ValueError:
+    for number, line in lines:
+        cells = [cell.strip() for cell in line]
+        readable = all(NUMBER.fullmatch(cell) or not cell for cell in cells)
+        if len(cells) != len(header) or not readable or not np.isfinite(float(cells[0] or "nan")):
             raise DataError(
                 f"line {number} of {path} is {','.join(line)!r}; {len(header)} numbers expected, "
-                "the first of them the time."
-            ) from None
+                "the first of them the time (others may be empty, or nan, if not observed)."
+            )
+        rows.append([float(cell or "nan") for cell in cells])
     table = np.array(rows, float).reshape(len(rows), len(header))
     return Series(table[:, 0], table[:, 1:], tuple(name.strip() for name in header[1:]))
+
+
+def _lines(reader: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
+    """Rows that are not blank, each with the number of its first line in the file."""
+    end = 0
+    for row in reader:
+        start, end = end + 1, reader.line_num  # type: ignore[attr-defined]
+        if any(cell.strip() for cell in row):
+            yield start, row
+
+
+def _check_header(path: Path, number: int, header: list[str]) -> None:
+    """Refuse a file whose first row is data, or is not cut into columns by commas."""
+    shown = f"line {number} of {path}, {','.join(header)!r},"
+    if NUMBER.fullmatch(header[0].strip()):
+        raise DataError(f"{shown} is of numbers; add a header before it, such as time,x,y.")
+    if len(header) < 2:
+        for separator, name in SEPARATORS.items():
+            if separator in header[0].strip():
+                raise DataError(
+                    f"{shown} is separated by {name}; separate columns by commas and write decimal "
+                    "points."
+                )
+        raise DataError(f"{shown} names one column; the time and one more at least expected.")
 
 
 # Pelts traded by the Hudson's Bay Company, in thousands: Elton and Nicholson 1942, Journal of

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from experiments.harness.errors import DataError
-from experiments.series.series import Series
+from experiments.series.series import Series, plain
 
 Predict = Callable[[ndarray, ndarray], ndarray]
 
@@ -59,7 +59,9 @@ def check_log(series: Series) -> None:
     """Raise `DataError` for values that have no logarithm."""
     if (series.values <= 0).any():
         row = int(np.flatnonzero((series.values <= 0).any(1))[0])
-        raise DataError(f"--log needs values above 0, but not all are at {series.times[row]:g}.")
+        raise DataError(
+            f"--log needs values above 0, but not all are at {plain(series.times[row])}."
+        )
 
 
 def prepare(series: Sequence[Series], window: int, *, log: bool) -> Problem:

@@ -12,7 +12,7 @@ from tyro.conf import arg
 
 from experiments.harness import flags
 from experiments.harness.errors import ConfigError
-from experiments.series.series import Series, lynx_hare, read_csv
+from experiments.series.series import Series, lynx_hare, plain, read_csv
 from experiments.trajectories import shooting
 from experiments.trajectories.systems import SYSTEMS, sample
 
@@ -130,7 +130,7 @@ def describe(data: Data, series: list[Series]) -> str:
     if data.system in REAL:
         return (
             f"{data.csv or 'Hudson Bay lynx and hare, 1900-1920'}: {len(one.times)} observations "
-            f"to learn from, {one.times[0]:g} to {one.times[-1]:g}"
+            f"to learn from, {plain(one.times[0])} to {plain(one.times[-1])}"
         )
     sampling = "irregularly" if data.irregular else "regularly"
     return (

@@ -21,6 +21,8 @@ def series(times, values):
     [
         ([0, 2, 1], [[1], [2], [3]], "time 2 is followed by 1, but times must increase; sort"),
         ([0, 1, 1], [[1], [2], [3]], "time 1 is there twice"),
+        ([1.7e9, 1.7e9 + 2, 1.7e9 + 1], [[1], [2], [3]], "1700000002 is followed by 1700000001"),
+        ([1.7e9 + 0.5] * 2, [[1], [2]], "time 1700000000.5 is there twice"),
         ([0], [[1]], "1 observation"),
         ([0, NAN], [[1], [2]], "observation 2 is nan"),
         ([0, 1], [[1], [np.inf]], "a is infinite at time 1"),
@@ -83,6 +85,23 @@ def test_lynx_hare_is_the_published_table():
     [
         ("", "is empty"),
         ("t,a\n0,1\n1,x\n", "line 3"),
+        ("\n\nt,a\n\n0,1\n  \n1,x\n", "line 7 .*'1,x'"),  # blank lines count
+        ('t,a\n0,"1\n"\n1,x\n', "line 4 "),  # and those inside of quotes
+        ('t,a\n0,1\n1,"2\n2,3\n', "unexpected end"),  # a quote would swallow the rest
+        ("t,a\n0,1\n,2\n", "line 3 .* the time"),
+        ("t,a\n0,1\nnan,2\n", "line 3 .* the time"),
+        ("t,a\n0,1\n1e999,2\n", "line 3 .* the time"),
+        ("0,1\n1,2\n2,3\n", "line 1 .* numbers; add a header"),
+        ("\ufeff0,1\n1,2\n2,3\n", "line 1 .* numbers; add a header"),
+        ("0,\n1,2\n2,3\n", "line 1 .* numbers; add a header"),
+        ("t,a\n0,1\n1,1_0\n", "line 3 .*'1,1_0'"),
+        ("t,a\n0,1\n1,\u0661\n", "line 3 "),
+        ("t,a\n0,1\n1,0x1p3\n", "line 3 "),
+        ("t,a\n0,1\n1,1.2.3\n", "line 3 "),
+        ("t;a\n0;1,5\n", "separated by semicolons; separate columns by commas"),
+        ("t\ta\n0\t1\n", "separated by tabs"),
+        ("t\n0\n", "names one column"),
+        ("t,a\n0,1\n1,2,5\n", "line 3 .* 2 numbers expected"),
         ("t,a\n0,1\n1\n", "line 3"),
         ("t,a\n0,1\n", "1 observation"),
         ("t,a,b\n0,1,\n1,2,\n", "channel b"),
@@ -91,9 +110,17 @@ def test_lynx_hare_is_the_published_table():
 )
 def test_bad_files(tmp_path, text, complaint):
     path = tmp_path / "series.csv"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=complaint):
         read_csv(path)
+
+
+def test_unix_times_are_read_to_the_last_digit(tmp_path):
+    path = tmp_path / "series.csv"
+    path.write_text("t,a\r\n1700000000.25,1\r\n1700000000.50,-2.5E-1\r\n")
+    found = read_csv(path)
+    assert found.times.tolist() == [1700000000.25, 1700000000.5]
+    assert found.values.tolist() == [[1], [-0.25]]
 
 
 def test_a_file_with_a_gap(tmp_path):
