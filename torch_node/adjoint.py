@@ -30,6 +30,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from torch_node.once import once_differentiable
+
 Field = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -40,7 +42,7 @@ def step_count(t0: float, t1: float, max_step: float) -> int:
     buy another step.
     """
     quotient = abs(t1 - t0) / max_step
-    return max(1, math.ceil(quotient * (1 - 1e-6)))
+    return max(1, math.ceil(min(quotient, 1e18) * (1 - 1e-6)))
 
 
 def euler(
@@ -53,13 +55,16 @@ def euler(
     """y(t1) by Euler's method, y <- y + h f(t, y), in equal steps of at most `max_step`.
 
     The last step lands on t1, which may lie before t0 (h is then negative). Everything is a torch
-    operation, so backpropagation through the steps works too, t0 and t1 included.
+    operation, so backpropagation through the steps works too, t0 and t1 included. As in
+    torchdiffeq, `field.callback_step(t, y, h)` is called before a step, if there is one.
     """
     steps = step_count(t0.item(), t1.item(), max_step)
     h = (t1 - t0) / steps
-    y = y0
+    y, before_step = y0, getattr(field, "callback_step", lambda t, y, h: None)
     for k in range(steps):
-        y = y + h * field(t0 + k * h, y)
+        t = t0 + k * h
+        before_step(t, y, h)
+        y = y + h * field(t, y)
     return y
 
 
@@ -109,10 +114,14 @@ class EulerAdjoint(torch.autograd.Function):
                 )
             return flatten([f.detach(), da_dt, *da_theta_dt, da_t_dt])
 
+        if hasattr(field, "callback_step_adjoint"):
+            aug_dynamics.callback_step = lambda t, s, h: field.callback_step_adjoint(  # type: ignore
+                t, unflatten(s, shapes), h
+            )
         a = torch.zeros_like(zs[0])
         a_theta = [torch.zeros_like(p) for p in theta]  # a_theta(t_N) = 0, above eq. 51
         a_t = zs.new_zeros(())
-        dL_dts = torch.zeros_like(ts)
+        dL_dts = torch.zeros_like(ts) if ctx.needs_input_grad[2] else None
         shapes = [zs[0], a, *a_theta, a_t]
 
         for i in range(len(ts) - 1, 0, -1):
@@ -120,16 +129,18 @@ class EulerAdjoint(torch.autograd.Function):
             # this is the initial condition a(t_N) = dL/dz(t_N), eq. 46; the end of appendix B.1 has
             # the other times, interval by interval.
             a = a + dL_dzs[i]
-            # Observing later by dt shows a state moved by f dt, eq. 52 (left):
-            dL_dt = torch.sum(dL_dzs[i] * field(ts[i], zs[i]))
-            dL_dts[i] = dL_dt
-            a_t = a_t - dL_dt  # the last entry of s_0 in algorithm 2
+            if dL_dts is not None:
+                # Observing later by dt shows a state moved by f dt, eq. 52 (left):
+                dL_dt = torch.sum(dL_dzs[i] * field(ts[i], zs[i]))
+                dL_dts[i] = dL_dt
+                a_t = a_t - dL_dt  # the last entry of s_0 in algorithm 2
             s = flatten([zs[i], a, *a_theta, a_t])
             s = euler(aug_dynamics, s, ts[i], ts[i - 1], max_step)  # backwards in time
             _, a, *a_theta, a_t = unflatten(s, shapes)
 
         dL_dz0 = a + dL_dzs[0]  # eq. 46; zs[0] is z0 itself
-        dL_dts[0] = a_t  # eq. 52 (right)
+        if dL_dts is not None:
+            dL_dts[0] = a_t  # eq. 52 (right)
         return None, None, dL_dts, dL_dz0, *a_theta  # eq. 51
 
 
@@ -143,6 +154,8 @@ def odeint_adjoint(
     """z at every time of ts by Euler's method, with gradients by the adjoint method.
 
     Gradients reach z0, every ts[i] and every tensor of `theta`: those parameters that
-    `field(t, z)` reads and that require a gradient. ts may increase or decrease.
+    `field(t, z)` reads and that require a gradient. ts may increase or decrease. The gradients
+    cannot be differentiated again: what the backward solve does leaves no graph.
     """
-    return EulerAdjoint.apply(field, max_step, ts, z0, *theta)
+    zs = EulerAdjoint.apply(field, max_step, ts, z0, *theta)
+    return once_differentiable(zs, ts, z0, *theta)

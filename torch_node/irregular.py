@@ -30,13 +30,15 @@ def solve_at(
         substeps: equal steps between two observations.
 
     Gradients are those of the computed states (discretise-then-optimise), in all arguments.
-    Raises ValueError if the solver is not in METHODS.
+    Raises ValueError if the solver is not in METHODS, or there is no step.
     """
     if solver not in METHODS:
         raise ValueError(
-            f"solver {solver!r} does not step from observation to observation; choose one of "
+            f"`solver` {solver!r} does not step from observation to observation; choose one of "
             f"{', '.join(METHODS)}"
         )
+    if substeps < 1:
+        raise ValueError(f"`substeps` is {substeps}; at least 1 expected")
     clock = torch.linspace(0, 1, substeps + 1, dtype=ts.dtype, device=ts.device)
     ys = [y0]
     for start, end in zip(ts[:, :-1].T, ts[:, 1:].T, strict=True):

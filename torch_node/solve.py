@@ -1,6 +1,6 @@
 """Initial value problems by solver and adjoint name, through torchdiffeq, with true statistics.
 
-What torchdiffeq 0.2.5 does, and what is made of it here:
+What torchdiffeq 0.2.5 does, and what is made of it here (more in adaptive.py):
 
 - An adaptive solver steps past the last time and interpolates back. That evaluates the field
   outside [t0, t1], and the interpolants of dopri8 and bosh3 are of lower order than the methods:
@@ -11,13 +11,11 @@ What torchdiffeq 0.2.5 does, and what is made of it here:
 - With `step_size`, times between grid points are interpolated linearly, whatever the order of the
   method, and a time on the grid gets a gradient of exactly zero. Here the grid is made of ts: the
   interval between two times is cut into ceil(|dt| / step_size) equal steps.
-- The initial step size of adaptive solvers is part of the graph (later ones are not): the `direct`
-  gradient has an extra term of the size of the error, which goes to zero with the tolerance.
 - max_num_steps is counted for each interval of ts and, as underflow, ends in an AssertionError.
   Here `max_steps` counts accepted and rejected steps of one whole solve, and a failure is a
   SolveError.
-- Adaptive solvers keep time in float64, whatever the dtype of the state; the field gets it in the
-  dtype of the state.
+- Adaptive solvers keep time in float64, but their stages in the dtype of the state. Here times
+  wider than the state are counted from ts[0], and the field gets them in full.
 - The adjoint's options are taken before decreasing times are negated, so that `step_t` has the
   wrong sign in the backward solve of a decreasing ts. Here they are passed apart.
 - Adams coefficients assume equal steps: where intervals of ts are cut into different steps the
@@ -31,7 +29,6 @@ What torchdiffeq 0.2.5 does, and what is made of it here:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,44 +36,24 @@ from typing import Any
 import torch
 import torchdiffeq
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from torch_node import adjoint as by_hand
+from torch_node.adaptive import ADAPTIVE as ADAPTIVE
+from torch_node.adaptive import mended
 from torch_node.adjoint import step_count
+from torch_node.arguments import ADJOINTS as ADJOINTS
+from torch_node.arguments import FIXED_STEP as FIXED_STEP
+from torch_node.arguments import SOLVERS as SOLVERS
+from torch_node.arguments import Given, as_state, check, check_limits, trainable
+from torch_node.once import once_differentiable
+from torch_node.step_size import fixed_grid
+from torch_node.times import as_times, jumps_between, solver_clock, with_jumps, without
 from torch_node.watch import Field, Pass, Watched, counting_nonconvergence
 from torch_node.watch import SolveError as SolveError
 
-ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun")
-FIXED_STEP = ("euler", "midpoint", "rk4", "explicit_adams", "implicit_adams")
-SOLVERS = ADAPTIVE + FIXED_STEP
-ADJOINTS = ("direct", "adjoint", "handwritten")
 POOR_INTERPOLANT = ("dopri8", "bosh3")
 Norm = Callable[[Tensor], Tensor]
-
-
-def check(solver: str, adjoint: str, step_size: float | None) -> None:
-    """Raise ValueError, in one sentence, for a name or combination that this package lacks."""
-    if solver not in SOLVERS:
-        raise ValueError(f"solver {solver!r} is unknown to torch; choose one of {_list(SOLVERS)}")
-    if adjoint not in ADJOINTS:
-        raise ValueError(
-            f"adjoint {adjoint!r} is unknown to torch; choose one of {_list(ADJOINTS)}"
-        )
-    if adjoint == "handwritten" and solver != "euler":
-        raise ValueError(
-            f"the handwritten adjoint has its own Euler solver, not {solver!r}; "
-            "choose --solver euler, or --adjoint adjoint"
-        )
-    if solver in FIXED_STEP:
-        if step_size is None:
-            raise ValueError(f"{solver} takes fixed steps; give their size with --step-size")
-        if not (math.isfinite(step_size) and step_size > 0):
-            raise ValueError(f"step size {step_size} is not a positive number")
-    elif step_size is not None:
-        raise ValueError(
-            f"{solver} chooses its own steps; leave out --step-size, or choose one of "
-            f"{_list(FIXED_STEP)}"
-        )
 
 
 @dataclass
@@ -110,24 +87,10 @@ class Solution:
         return self._backward.nfe
 
 
-def fixed_grid(ts: Float[Tensor, " times"], step_size: float) -> Float[Tensor, " points"]:
-    """Every time of ts, and between neighbours the points of equal steps of at most step_size.
-
-    Differentiable in ts.
-    """
-    pieces = []
-    for ta, tb in zip(ts[:-1], ts[1:], strict=True):
-        steps = step_count(ta.item(), tb.item(), step_size)
-        pieces.append(
-            ta + (tb - ta) * torch.arange(steps, dtype=ts.dtype, device=ts.device) / steps
-        )
-    return torch.cat([*pieces, ts[-1:]])
-
-
 def solve(
     field: Field,
-    y0: Float[Tensor, "*state"],
-    ts: Float[Tensor, " times"],
+    y0: Given,
+    ts: Given,
     *,
     params: Sequence[Tensor] | None = None,
     solver: str,
@@ -136,20 +99,51 @@ def solve(
     atol: float = 1e-3,
     step_size: float | None = None,
     max_steps: int = 4096,
+    max_step: float | None = None,
+    jump_t: Tensor | Sequence[float] | None = None,
     norm: Norm | None = None,
 ) -> Solution:
     """Solve dy/dt = field(t, y), y(ts[0]) = y0, for y at every time of ts.
 
-    Differentiable with respect to y0, ts and the parameters of the field, by `adjoint`:
-    "direct" backpropagates through the solver's steps (all are stored), "adjoint" solves
-    torchdiffeq's augmented system backwards with the same solver and tolerances, "handwritten" is
-    adjoint.py with Euler steps of at most `step_size`.
+    >>> ts = torch.linspace(0, 1, 3, dtype=torch.float64)
+    >>> y0 = torch.ones(1, dtype=torch.float64, requires_grad=True)
+    >>> solution = solve(
+    ...     lambda t, y: -y, y0, ts, solver="dopri5", adjoint="direct", rtol=1e-8, atol=1e-8
+    ... )
+    >>> [f"{y.item():.6f}" for y in solution.ys]  # exp(-t)
+    ['1.000000', '0.606531', '0.367879']
+    >>> solution.ys[-1].sum().backward()
+    >>> f"{y0.grad.item():.6f}"  # dy(1)/dy0 = exp(-1)
+    '0.367879'
+
+    The adjoint method, for a field with parameters, in fixed steps, backwards in time:
+
+    >>> field = torch.nn.Linear(2, 2)
+    >>> solution = solve(
+    ...     lambda t, y: field(y), torch.ones(3, 2), torch.tensor([1.0, 0.0]),
+    ...     params=list(field.parameters()), solver="rk4", adjoint="adjoint", step_size=0.25,
+    ... )
+    >>> solution.ys[-1].square().sum().backward()
+    >>> field.weight.grad.shape, solution.nfe_forward, solution.nfe_backward
+    (torch.Size([2, 2]), 16, 16)
+
+    Gradients reach y0, ts and the parameters of the field, by `adjoint`:
+
+    - "direct" backpropagates through the solver's steps (all are stored). It can be differentiated
+      as often as the field, and nothing need be named in `params`.
+    - "adjoint" solves torchdiffeq's augmented system backwards with the same solver and tolerances.
+    - "handwritten" is adjoint.py, with Euler steps of at most `step_size`.
+
+    The last two can be differentiated once; asked for more, they raise. All three are reverse-mode
+    (forward mode and torch.func's transforms raise torch's own errors). The size of steps is not
+    differentiated. States are float32 or float64, and so are times; the field gets a time in the
+    wider of the two, never outside of ts. Whole numbers become floats.
 
     Args:
-        field: maps a scalar time and a state to the state's derivative. Called with the time in
-            the dtype of y0.
-        y0: initial state, of any shape, floating.
-        ts: at least two times, strictly increasing or decreasing, of a floating dtype.
+        field: maps a scalar time and a state to the state's derivative, a tensor of y0's shape. If
+            it has `callback_step(t, y, dt)` or another of torchdiffeq's callbacks, they are called.
+        y0: initial state, a tensor `[*state]` of any shape.
+        ts: at least two times `[times]`, strictly increasing or decreasing.
         params: tensors, other than y0 and ts, whose gradients are wanted ("adjoint" and
             "handwritten" cannot see them otherwise); by default the parameters of `field` if it is
             an nn.Module. Pass () if there are none. "direct" needs none of this.
@@ -161,52 +155,68 @@ def solve(
             ceil(|dt| / step_size) equal steps. None for adaptive solvers.
         max_steps: most steps, accepted and rejected, of the forward solve, and as many of a
             backward solve.
+        max_step: longest step of an adaptive solver, for fields with short events that it would
+            step over.
+        jump_t: times at which the field jumps. A step ends there, and the next begins on the other
+            side, with an evaluation of its own. Not for Adams methods.
         norm: of the state, in which errors are measured; by default its RMS. Backwards `adjoint`
             takes the largest of this norm of the state, of its adjoint, and the RMS of the rest.
 
     Raises:
-        ValueError: an unknown name, a missing or superfluous step size, unusable ts.
-        SolveError: more than max_steps, step size underflow, non-finite state; also from within
-            `backward()`.
+        ValueError: what cannot be solved as given, naming the parameter.
+        SolveError: more than max_steps, a step too short to change t, a field or state that is not
+            finite; also from within `backward()`.
     """
     check(solver, adjoint, step_size)
-    _check_times(ts)
-    watched = Watched(field, solver, solver in ADAPTIVE, ts[0].item(), ts[-1].item(), max_steps)
-    theta = _trainable(field, params, adjoint)
+    check_limits(solver, rtol, atol, max_steps, max_step)
+    y0 = as_state(y0)
+    ts = as_times(ts, y0)
+    jumps = jumps_between(solver, jump_t, ts)
+    clock, origin, theta = solver_clock(y0, ts, trainable(field, params, adjoint))
+    watched = Watched(
+        field,
+        y0,
+        ts.to(clock.dtype),
+        origin,
+        solver=solver,
+        adaptive=solver in ADAPTIVE,
+        max_steps=max_steps,
+        reversed_back=adjoint == "adjoint" and bool(ts[-1] < ts[0]),
+        times_wanted=ts.requires_grad,
+    )
     if step_size is not None:
-        _check_step_count(watched, ts, step_size)
+        _check_step_count(watched, ts, jumps, step_size)
+    if origin is not None:
+        jumps = jumps - ts[0].detach()
 
-    options = _options(solver, ts, step_size)
-    if norm is not None and solver in ADAPTIVE:
-        options["norm"] = norm  # torchdiffeq takes it from there for its adjoint
     with counting_nonconvergence(solver) as nonconverged:
         if adjoint == "handwritten":
             assert step_size is not None
-            ys = by_hand.odeint_adjoint(_step_by_step(watched, step_size), y0, ts, theta, step_size)
-        elif adjoint == "adjoint":
-            ys = torchdiffeq.odeint_adjoint(
-                watched,
-                y0,
-                ts,
-                rtol=rtol,
-                atol=atol,
-                method=solver,
-                options=options,
-                adjoint_options=_adjoint_options(ts, step_size),
-                adjoint_params=theta,
-            )
+            times, wanted = with_jumps(clock, jumps)
+            ys = by_hand.odeint_adjoint(watched, y0, times, theta, step_size)[wanted]
         else:
-            ys = torchdiffeq.odeint(
-                watched,
-                y0,
-                ts,
-                rtol=rtol,
-                atol=atol,
-                method=solver,
-                options=options,
-            )
+            common: dict[str, Any] = {
+                "rtol": rtol,
+                "atol": max(atol, torch.finfo(y0.dtype).tiny),  # 0 / 0 is no error
+                "method": mended(solver) if solver in ADAPTIVE else solver,
+                "options": _options(solver, clock, jumps, step_size, max_step, norm),
+            }
+            if adjoint == "direct":
+                ys = torchdiffeq.odeint(watched, y0, clock, **common)
+            else:
+                # torchdiffeq has turned decreasing times into increasing ones by their sign before
+                # it solves backwards, one interval after the other, each landing on its end.
+                sign = 1 if ts[-1] > ts[0] else -1
+                back = _options(solver, sign * clock, sign * jumps, step_size, max_step, None)
+                if solver in ADAPTIVE:
+                    back["step_t"] = without(sign * clock, sign * jumps)
+                ys = torchdiffeq.odeint_adjoint(
+                    watched, y0, clock, adjoint_options=back, adjoint_params=theta, **common
+                )
+                ys = once_differentiable(ys, y0, ts, *theta)
     if not ys.isfinite().all():
-        raise watched.not_finite(ts[-1], ts.new_tensor(step_size or math.nan))
+        raise watched.not_finite(clock[-1], "state")
+    watched.asked.clear()
     if ys.requires_grad:
         ys.register_hook(watched.start_backward)
     forward = watched.forward
@@ -221,66 +231,34 @@ def solve(
     )
 
 
-def _options(solver: str, ts: Tensor, step_size: float | None) -> dict[str, Any]:
+def _options(
+    solver: str,
+    clock: Tensor,
+    jumps: Tensor,
+    step_size: float | None,
+    max_step: float | None,
+    norm: Norm | None,
+) -> dict[str, Any]:
+    """torchdiffeq's options of one solver."""
     if step_size is not None:
-        return {"grid_constructor": lambda field, y0, t: fixed_grid(t, step_size)}
-    landings = ts[1:] if solver in POOR_INTERPOLANT else ts[-1:]
-    return {"step_t": landings.detach()}
+        grid = lambda field, y0, t: fixed_grid(with_jumps(t, jumps)[0], step_size)
+        return {"grid_constructor": grid, "perturb": len(jumps) > 0}
+    landings = clock[1:] if solver in POOR_INTERPOLANT else clock[-1:]
+    options: dict[str, Any] = {"step_t": without(landings, jumps), "jump_t": jumps}
+    if max_step is not None:
+        options["max_step"] = max_step
+    if norm is not None:
+        options["norm"] = norm  # torchdiffeq takes it from there for its adjoint
+    return options
 
 
-def _adjoint_options(ts: Tensor, step_size: float | None) -> dict[str, Any]:
-    if step_size is not None:
-        return {"grid_constructor": lambda field, y0, t: fixed_grid(t, step_size)}
-    # One backward solve an interval, each of which lands on its end. torchdiffeq has by then turned
-    # decreasing times into increasing ones by their sign.
-    return {"step_t": ts.detach() if ts[-1] > ts[0] else -ts.detach()}
-
-
-def _step_by_step(watched: Watched, step_size: float) -> Field:
-    """The field for adjoint.py, whose every call begins an Euler step."""
-
-    def field(t: Tensor, y: Tensor) -> Tensor:
-        watched.callback_step(t, y, t.new_tensor(step_size))
-        return watched(t, y)
-
-    return field
-
-
-def _trainable(field: Field, params: Sequence[Tensor] | None, adjoint: str) -> tuple[Tensor, ...]:
-    if adjoint == "direct":
-        return ()
-    if params is None:
-        if not isinstance(field, nn.Module):
-            raise ValueError(
-                f"the {adjoint!r} adjoint cannot see the parameters of a plain function; make the "
-                "field an nn.Module, or give its parameters as params (or () if it has none)"
-            )
-        params = tuple(field.parameters())
-    return tuple(p for p in params if p.requires_grad)
-
-
-def _check_times(ts: Tensor) -> None:
-    if ts.ndim != 1 or len(ts) < 2 or not ts.is_floating_point():
-        raise ValueError(
-            f"ts is {ts.dtype} of shape {tuple(ts.shape)}; expected at least two times as one "
-            "floating vector"
-        )
-    steps = ts.detach().diff()
-    if not (bool((steps > 0).all()) or bool((steps < 0).all())):
-        raise ValueError("ts must be strictly increasing or strictly decreasing")
-
-
-def _check_step_count(watched: Watched, ts: Tensor, step_size: float) -> None:
-    times = ts.tolist()
+def _check_step_count(watched: Watched, ts: Tensor, jumps: Tensor, step_size: float) -> None:
+    times = with_jumps(ts.detach(), jumps)[0].tolist()
     steps = sum(step_count(a, b, step_size) for a, b in zip(times[:-1], times[1:], strict=True))
     if steps > watched.max_steps:
+        watched.tried = step_size
         raise watched.error(
             ts[0],
-            ts.new_tensor(step_size),
             f"it needs {steps} steps and the limit is {watched.max_steps}",
-            "raise --max-steps or enlarge --step-size",
+            "raise `max_steps` or enlarge `step_size`",
         )
-
-
-def _list(names: Sequence[str]) -> str:
-    return ", ".join(names)

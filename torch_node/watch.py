@@ -6,13 +6,15 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor
 
 Field = Callable[[Tensor, Tensor], Tensor]
+CALLBACKS = ("callback_step", "callback_accept_step", "callback_reject_step")
 
 
 class SolveError(RuntimeError):
-    """A solve that cannot go on; says how far it got and what to try."""
+    """A solve that cannot go on: where it stopped, for which cause, and what to try."""
 
 
 class Pass:
@@ -32,26 +34,71 @@ class Pass:
 class Watched:
     """The user's field, counting its calls and steps; refuses a step that cannot succeed.
 
-    torchdiffeq finds the callbacks by name, and those ending in _adjoint in its backward solve.
+    torchdiffeq finds the callbacks by name, and those ending in _adjoint in its backward solve;
+    callbacks of the user's own field are called too.
+
+    Args:
+        field: the user's.
+        y0: of which every derivative must have the shape.
+        ts: the observation times.
+        origin: time at which the solver's clock is 0, if that is not the field's clock.
+        solver, max_steps: as in `solve`; adaptive: whether the solver is.
+        reversed_back: whether the backward solve's clock is -t, as torchdiffeq's is where times
+            decrease.
+        times_wanted: whether gradients of times are. If not, no derivative in t is taken, which
+            may be infinite where the field is not.
     """
 
     def __init__(
-        self, field: Field, solver: str, adaptive: bool, t0: float, t1: float, max_steps: int
+        self,
+        field: Field,
+        y0: Tensor,
+        ts: Tensor,
+        origin: Tensor | None,
+        *,
+        solver: str,
+        adaptive: bool,
+        max_steps: int,
+        reversed_back: bool,
+        times_wanted: bool,
     ) -> None:
         self.field, self.solver, self.max_steps = field, solver, max_steps
-        self.adaptive = adaptive
-        self.direction = 1.0 if t1 >= t0 else -1.0
-        self.step_times = [t0]
+        self.adaptive, self.shape = adaptive, y0.shape
+        self.time_dtype, self.origin = ts.dtype, origin
+        self.clock_back, self.times_wanted = -1.0 if reversed_back else 1.0, times_wanted
+        start, end = ts[0].item(), ts[-1].item()
+        self.first, self.last = min(start, end), max(start, end)
+        self.direction = 1.0 if end > start else -1.0
+        self.step_times = [start]
         self.forward, self.backward = Pass(), Pass()
         self.now = self.forward
-        if adaptive:  # torchdiffeq warns if a solver does not know a callback
-            self.callback_accept_step = self._accept
-            self.callback_reject_step = self._reject
+        self.asked: list[tuple[Tensor, Tensor]] = []  # in this step: times and derivatives
+        self.tried = 0.0  # the latest step
+        for name in CALLBACKS[1:]:  # torchdiffeq warns if a solver does not know a callback
+            if adaptive or hasattr(field, name):
+                setattr(self, name, getattr(self, f"_{name}"))
+            if hasattr(field, f"{name}_adjoint"):
+                call = lambda t, y, dt, name=f"{name}_adjoint": self._tell(
+                    name, self.clock_back * t, y, dt
+                )
+                setattr(self, f"{name}_adjoint", call)
 
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
-        """The field at (t, y); one evaluation."""
+        """The field at (t, y), never outside of the first and last time; one evaluation."""
         self.now.nfe += 1
-        return self.field(t.to(y.dtype), y)
+        t = self._time(t if self.times_wanted else t.detach())
+        t = t.clamp(self.first, self.last)  # one rounding may lead out
+        dy = self.field(t, y)
+        if not isinstance(dy, Tensor) or dy.shape != self.shape or not dy.is_floating_point():
+            found = f"{dy.dtype} of shape {tuple(dy.shape)}" if isinstance(dy, Tensor) else repr(dy)
+            raise ValueError(
+                f"`field` returned {found} at t = {_plain(t)}; expected a floating tensor of "
+                f"y0's shape {tuple(self.shape)}"
+            )
+        self.asked.append((t.detach(), dy.detach()))
+        if self.now is self.backward and y.requires_grad and not dy.requires_grad:
+            dy = dy + 0 * y  # a field that depends on nothing has a derivative still: zero
+        return dy.to(y.dtype)
 
     def start_backward(self, grad: Tensor) -> None:
         """A hook on the gradient of ys: a new backward pass begins."""
@@ -61,50 +108,97 @@ class Watched:
     def callback_step(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
         """A step of dt from the state y at t is about to be tried."""
         self._check_step(t, (y,), dt)
+        self._tell("callback_step", t, y, dt)
         if not self.adaptive and self.now is self.forward:
-            self._accept(t, y, dt)
+            self._count_accepted(t, dt)
 
-    def callback_step_adjoint(self, t: Tensor, y: tuple[Tensor, ...], dt: Tensor) -> None:
+    def callback_step_adjoint(self, t: Tensor, y: Sequence[Tensor], dt: Tensor) -> None:
         """The same in the augmented system; y is its state (a_t, y, a, *a_theta)."""
+        t = self.clock_back * t
         self._check_step(t, y, dt)
+        self._tell("callback_step_adjoint", t, y, dt)
 
-    def _accept(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
-        self.forward.accepted += 1
-        self.step_times.append(t.item() + self.direction * abs(dt.item()))
+    def _callback_accept_step(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
+        self._count_accepted(t, dt)
+        self._tell("callback_accept_step", t, y, dt)
 
-    def _reject(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
+    def _callback_reject_step(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
         self.forward.rejected += 1
+        self._tell("callback_reject_step", t, y, dt)
+
+    def _count_accepted(self, t: Tensor, dt: Tensor) -> None:
+        self.forward.accepted += 1
+        self.step_times.append(self._time(t).item() + self.direction * abs(dt.item()))
+
+    def _tell(self, name: str, t: Tensor, y: Tensor | Sequence[Tensor], dt: Tensor) -> None:
+        """Call the user's callback of that name, if the field has one."""
+        callback = getattr(self.field, name, None)
+        if callback is not None:
+            callback(self._time(t), y, abs(dt))
+
+    def _time(self, t: Tensor) -> Tensor:
+        """The field's time."""
+        t = t.to(self.time_dtype)
+        return t if self.origin is None else self.origin + t
 
     def _check_step(self, t: Tensor, y: Sequence[Tensor], dt: Tensor) -> None:
+        asked, self.asked = self.asked, []
+        if dt == 0 and self.now.steps:  # torchdiffeq's answer to an error estimate of NaN
+            raise self.not_finite(t, "error estimate", asked)
+        self.tried = abs(dt.item())
         if self.now.steps >= self.max_steps:
             raise self.error(
                 t,
-                dt,
                 f"the limit of {self.max_steps} steps is reached",
-                "raise --max-steps, loosen --rtol and --atol, or enlarge --step-size",
+                "raise `max_steps`, or loosen `rtol` and `atol`",
             )
         self.now.steps += 1
         if not all(part.isfinite().all() for part in y):
-            raise self.not_finite(t, dt)
+            raise self.not_finite(t, "state", asked)
         if t + dt == t:
-            remedy = "loosen --rtol and --atol, use --precision float64, or a lower learning rate"
             raise self.error(
-                t, dt, "the step size underflows, or the field is not finite there", remedy
+                t,
+                "the next step would be too short to change t",
+                "the vector field may be too stiff or discontinuous there, or the solution grow "
+                "without bound: loosen `rtol` and `atol`, compute in float64, or give jumps as "
+                "`jump_t`"
+                if self.adaptive
+                else "enlarge `step_size`, or compute in float64",
             )
 
-    def not_finite(self, t: Tensor, dt: Tensor) -> SolveError:
-        """The error for a state with NaN or infinity in it at t."""
-        remedy = "lower the learning rate or tighten --rtol and --atol (or --step-size)"
-        return self.error(t, dt, "the state is not finite", remedy)
+    def not_finite(
+        self, t: Tensor, what: str, asked: list[tuple[Tensor, Tensor]] | None = None
+    ) -> SolveError:
+        """The error for NaN or infinity in the state at t, or met in a step from there."""
+        if self.now.steps <= 1 and what == "state" and self.now is self.forward:
+            return self.error(t, "`y0` is not finite", "look at where it comes from")
+        for time, dy in self.asked if asked is None else asked:
+            if not dy.isfinite().all():
+                cause = f"the vector field is not finite at t = {_plain(time)}"
+                shorter = "tighten `rtol` and `atol`" if self.adaptive else "shorten `step_size`"
+                remedy = f"keep it finite for all states that a step may try, or {shorter}"
+                return self.error(t, cause, remedy)
+        return self.error(
+            t,
+            f"the {what} is not finite, though the vector field is",
+            "the solution may grow without bound: end before it does, or take smaller steps"
+            if self.now is self.forward
+            else "look at the field's derivatives, which may be infinite, or at the loss",
+        )
 
-    def error(self, t: Tensor, dt: Tensor, reason: str, remedy: str) -> SolveError:
-        """The sentence for a solve that stops at t with the step dt."""
+    def error(self, t: Tensor, cause: str, remedy: str) -> SolveError:
+        """The sentence for a solve that stops at t, after the latest step."""
         which = "solve" if self.now is self.forward else "backward (adjoint) solve"
         return SolveError(
-            f"{self.solver}'s {which} stopped at t = {t.item():.6g} with step size "
-            f"{abs(dt.item()):.3g} after {self.now.nfe} evaluations of the vector field: {reason}; "
+            f"{self.solver}'s {which} stopped at t = {_plain(self._time(t))} with step size "
+            f"{self.tried:.3g} after {self.now.nfe} evaluations of the vector field: {cause}; "
             f"{remedy}"
         )
+
+
+def _plain(t: Tensor) -> str:
+    """A time with the digits that its dtype has: unix times that differ look different."""
+    return f"{t.item():.{7 if t.dtype == torch.float32 else 15}g}"
 
 
 @contextmanager

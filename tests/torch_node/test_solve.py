@@ -211,7 +211,7 @@ def test_too_many_steps(adjoint):
     with pytest.raises(SolveError, match=r"t = \S+ with step size \S+ after 20 evaluations") as e:
         run("dopri5", (0.0, 50.0), adjoint=adjoint, rtol=1e-8, atol=1e-8, max_steps=3)
     assert "limit of 3 steps" in str(e.value)
-    assert "--max-steps" in str(e.value)
+    assert "raise `max_steps`" in str(e.value)
 
 
 def test_too_many_fixed_steps_are_refused_before_the_first():
@@ -239,7 +239,7 @@ def test_too_many_steps_in_the_backward_solve():
 def test_blow_up_is_an_error(solver):
     """y' = y^2 from 1 reaches infinity at t = 1."""
     settings = {"step_size": 0.05} if solver in FIXED_STEP else {}
-    with pytest.raises(SolveError, match="is not finite|underflows|limit of"):
+    with pytest.raises(SolveError, match="is not finite|too short|limit of"):
         solve(
             lambda t, y: y**2,
             torch.ones(1, dtype=torch.float64),
@@ -264,11 +264,11 @@ def test_nan_field_is_an_error(solver):
         (("rk45", "direct", None), "'rk45' is unknown to torch; choose one of dopri5"),
         (("dopri5", "checkpoint", None), "'checkpoint' is unknown to torch; choose one of direct"),
         (("dopri5", "handwritten", None), "has its own Euler solver"),
-        (("euler", "direct", None), "--step-size"),
-        (("implicit_adams", "direct", None), "--step-size"),
-        (("rk4", "direct", 0.0), "not a positive number"),
-        (("rk4", "direct", math.nan), "not a positive number"),
-        (("dopri5", "direct", 0.1), "leave out --step-size"),
+        (("euler", "direct", None), "give their size as `step_size`"),
+        (("implicit_adams", "direct", None), "give their size as `step_size`"),
+        (("rk4", "direct", 0.0), "a positive number expected"),
+        (("rk4", "direct", math.nan), "a positive number expected"),
+        (("dopri5", "direct", 0.1), "leave out `step_size`"),
     ],
 )
 def test_bad_choices(arguments, message):
@@ -278,7 +278,7 @@ def test_bad_choices(arguments, message):
 
 @pytest.mark.parametrize("ts", [[0.0], [0.0, 0.0], [0.0, 1.0, 0.5]])
 def test_bad_times(ts):
-    with pytest.raises(ValueError, match="ts "):
+    with pytest.raises(ValueError, match="`ts"):
         run("dopri5", ts)
 
 

@@ -1,0 +1,99 @@
+"""The times of a solve: those asked for, those at which the field jumps, and the solver's clock."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from torch_node.arguments import DTYPES, Given
+
+Times = Float[Tensor, " times"]
+
+
+def as_times(ts: Given, y0: Tensor) -> Times:
+    """ts as a tensor on y0's device: two finite times or more, strictly in or decreasing.
+
+    What has no floating dtype of its own gets that of y0. Raises ValueError.
+    """
+    times = ts if isinstance(ts, Tensor) else torch.as_tensor(ts, dtype=_numpy_dtype(ts, y0.dtype))
+    times = times if times.is_floating_point() else times.to(y0.dtype)
+    if times.ndim != 1 or len(times) < 2 or times.dtype not in DTYPES:
+        raise ValueError(
+            f"`ts` is {times.dtype} of shape {tuple(times.shape)}; at least two times in one "
+            "vector of float32 or float64 expected"
+        )
+    values = times.tolist()
+    for i, t in enumerate(values):
+        if not math.isfinite(t):
+            raise ValueError(f"`ts[{i}]` is {t}; a finite number expected")
+    steps = [b - a for a, b in zip(values[:-1], values[1:], strict=True)]
+    for i, step in enumerate(steps):
+        if not step * steps[0] > 0:
+            raise ValueError(
+                f"`ts[{i}:{i + 2}]` is {values[i : i + 2]} in {times.dtype}, but times must be "
+                "strictly increasing or strictly decreasing; sort them and drop those that are "
+                "there twice, or keep them in float64"
+            )
+    return times.to(y0.device)
+
+
+def jumps_between(
+    solver: str, jump_t: Tensor | Sequence[float] | None, ts: Times
+) -> Float[Tensor, " jumps"]:
+    """The jump times inside of ts, each once. Raises ValueError."""
+    if jump_t is None:
+        return ts.new_empty(0)
+    if "adams" in solver:
+        raise ValueError(
+            f"{solver} goes on with derivatives from before a jump; leave out `jump_t` and solve "
+            "piece by piece, or choose another solver"
+        )
+    jumps = torch.as_tensor(jump_t, dtype=ts.dtype, device=ts.device)
+    if jumps.requires_grad or jumps.ndim != 1 or jumps.isnan().any():
+        raise ValueError(
+            f"`jump_t` is {jump_t}; a vector of times expected, of which gradients are not known"
+        )
+    return _inside(jumps, ts).unique()
+
+
+def solver_clock(
+    y0: Tensor, ts: Times, theta: tuple[Tensor, ...]
+) -> tuple[Times, Float[Tensor, ""] | None, tuple[Tensor, ...]]:
+    """Times for the solver, the time at which they are 0 (None if they are ts), and parameters.
+
+    torchdiffeq has stages in the state's dtype. Where that would cut ts, it gets times from ts[0]
+    on; and since the field then depends on ts[0], the shift is a parameter: 0, with a gradient.
+    """
+    if torch.finfo(ts.dtype).eps >= torch.finfo(y0.dtype).eps:
+        return ts.to(y0.dtype), None, theta
+    shift = (ts[0] - ts[0].detach()).to(y0.dtype)
+    if not shift.requires_grad:
+        return ts - ts[0], ts[0], theta
+    return ts - ts[0], ts[0].detach() + shift, (*theta, shift)
+
+
+def with_jumps(times: Times, jumps: Float[Tensor, " jumps"]) -> tuple[Tensor, Tensor]:
+    """The times with the jumps inside of them, in their order, and where the times are in it."""
+    inside = _inside(jumps, times)
+    both = torch.cat([times, inside[~torch.isin(inside, times.detach())]])
+    order = both.detach().argsort(descending=bool(times[0] > times[-1]))
+    return both[order], order.argsort()[: len(times)]
+
+
+def without(times: Times, jumps: Float[Tensor, " jumps"]) -> Tensor:
+    """The times that are no jumps."""
+    return times.detach()[~torch.isin(times.detach(), jumps)]
+
+
+def _inside(jumps: Tensor, times: Tensor) -> Tensor:
+    low, high = times.detach()[[0, -1]].sort().values
+    return jumps[(jumps > low) & (jumps < high)]
+
+
+def _numpy_dtype(ts: Given, default: torch.dtype) -> torch.dtype | None:
+    return None if isinstance(ts, np.ndarray) and ts.dtype.kind == "f" else default
