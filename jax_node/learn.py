@@ -21,6 +21,7 @@ from jax_node.solve import SolveError as SolveError
 from jax_node.train import NonFiniteLossError as NonFiniteLossError
 from jax_node.train import (
     State,
+    adam,
     check_finite,
     full_precision,
     load_state,
@@ -54,7 +55,7 @@ class Learner:
         cast = lambda w: w.astype(self._dtype)
         nnx.update(model, jax.tree.map(cast, nnx.state(model, nnx.Param)))
         self._graph, weights = nnx.split(model, nnx.Param)
-        self._optimizer = optax.scale_by_adam()
+        self._optimizer = adam()
         state = State(weights, self._optimizer.init(weights), jnp.zeros((), jnp.int32))
         self.state = jax.device_put(state, self._device)
         self.parameter_count = sum(w.size for w in jax.tree.leaves(weights))
@@ -117,5 +118,5 @@ def _train_step(graph, optimizer, loss, state, batch, learning_rate):
 
     with full_precision():
         (_, metrics), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.weights)
-    metrics["gradient_norm"] = optax.tree.norm(gradient)
+    metrics["gradient_norm"] = optax.tree.norm(gradient, ord=jnp.inf)
     return updated(optimizer, state, gradient, learning_rate), metrics

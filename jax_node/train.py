@@ -130,7 +130,7 @@ class Learner:
             optax.trace(momentum) if optimizer == "sgd" and momentum else optax.identity()
         )
         if optimizer == "adam":
-            self._optimizer = optax.scale_by_adam()
+            self._optimizer = adam()
         with self._context():
             network = build(
                 model,
@@ -359,9 +359,23 @@ def train_step(
         )(state.weights, Backward.zeros())
     correct = jnp.sum(jnp.argmax(output.logits, 1) == labels)
     loss, correct, gradient = sharding.total((loss, correct, gradient))
-    norm = optax.tree.norm(gradient)
+    norm = optax.tree.norm(gradient, ord=jnp.inf)  # squares may overflow where it does not
     result = Result(loss, correct, norm, backward, output.solution, output.penalties)
     return updated(optimizer, state, gradient, learning_rate)._replace(running=running), result
+
+
+def adam() -> optax.GradientTransformation:
+    """optax's, which would keep an infinite square of a finite gradient, and stand still."""
+    plain = optax.scale_by_adam()
+
+    def clipped(g: Array) -> Array:
+        largest = jnp.finfo(g.dtype).max ** 0.5 / 2
+        return jnp.clip(g, -largest, largest)
+
+    def update(gradient, state, weights=None):
+        return plain.update(jax.tree.map(clipped, gradient), state, weights)
+
+    return optax.GradientTransformation(plain.init, update)
 
 
 def updated(

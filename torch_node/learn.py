@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from torch_node import checkpoint
 from torch_node import device as devices
-from torch_node.train import PRECISIONS
+from torch_node.train import PRECISIONS, clip_for_adam
 from torch_node.train import NonFiniteLossError as NonFiniteLossError
 from torch_node.watch import SolveError as SolveError
 
@@ -67,10 +67,9 @@ class Learner:
         for p in self.model.parameters():
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
-        squares = sum(
-            float((p.grad**2).sum()) for p in self.model.parameters() if p.grad is not None
-        )
-        self._finite("gradient", squares, learning_rate)
+        finite = all(bool(p.grad.isfinite().all()) for p in self.model.parameters())
+        self._finite("gradient", 0.0 if finite else math.nan, learning_rate)
+        clip_for_adam(self.model.parameters())
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._optimizer.step()
@@ -123,5 +122,5 @@ class Learner:
         if not math.isfinite(value):
             raise NonFiniteLossError(
                 f"the {what} is not finite at training step {self.steps} (learning rate "
-                f"{learning_rate:g}); lower --lr"
+                f"{learning_rate:g}); lower `learning_rate`"
             )

@@ -151,7 +151,7 @@ def build(
             f"model {name!r} is unknown; choose one of {', '.join(MODELS)}, or resnet<N>"
         )
     if solver is None or adjoint is None:
-        raise ValueError(f"{name} needs a solver and an adjoint; give --solver and --adjoint")
+        raise ValueError(f"{name} needs a solver and an adjoint; give `solver` and `adjoint`")
     return OdeNet(
         final_relu=final_relu,
         downsampling=downsampling,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Integer, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from torch_node import checkpoint, device
@@ -151,6 +151,8 @@ class Learner:
             if p.grad is not None and not p.grad.isfinite().all():
                 where = f"gradient of {name}"
                 raise NonFiniteLossError(_nonfinite(where, self.steps, learning_rate))
+        if isinstance(self._optimizer, torch.optim.Adam):
+            clip_for_adam(self.model.parameters())
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._optimizer.step()
@@ -273,6 +275,14 @@ class Learner:
         }
 
 
+def clip_for_adam(parameters: Iterable[nn.Parameter]) -> None:
+    """Cut gradients of which Adam would keep an infinite square, and so stand still."""
+    for p in parameters:
+        if p.grad is not None:
+            largest = torch.finfo(p.dtype).max ** 0.5 / 2
+            p.grad.clamp_(-largest, largest)
+
+
 @contextmanager
 def _exact_convolutions() -> Iterator[None]:
     """On a GPU: float32 rather than TF32 (10 bits of mantissa), and the same bits every run."""
@@ -296,7 +306,7 @@ def _statistics(solution: Solution | None) -> dict[str, float]:
 def _nonfinite(what: str, steps: int, learning_rate: float) -> str:
     return (
         f"the {what} is not finite at training step {steps} (learning rate {learning_rate:g}); "
-        "lower the learning rate, or use --optimizer adam"
+        "lower the learning rate, or use `optimizer='adam'`"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -12,6 +13,24 @@ from rich.console import Console
 
 from experiments.harness import malloc
 from experiments.harness.errors import ConfigError, DataError, RunError, RunFailedError
+
+# Parameters of the libraries that are flags here.
+FLAGS = {"learning_rate": "lr"} | {
+    name: name.replace("_", "-")
+    for name in (
+        "solver", "adjoint", "rtol", "atol", "step_size", "max_steps", "optimizer", "precision"
+    )
+}  # fmt: skip
+
+
+def in_flags(message: str) -> str:
+    """A library's message with its parameters, in backticks, as this command's flags."""
+
+    def flag(found: re.Match) -> str:
+        value = "" if found[2] is None else f" {found[2]}"
+        return f"--{FLAGS[found[1]]}{value}"
+
+    return re.sub(rf"`({'|'.join(FLAGS)})(?:='?([^`']*)'?)?`", flag, message)
 
 
 def guard(
@@ -36,10 +55,10 @@ def guard(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except (ConfigError, DataError, RunError) as error:
-        print(f"{prog}: {error}", file=sys.stderr)
+        print(f"{prog}: {in_flags(str(error))}", file=sys.stderr)
         return 2
     except RunFailedError as error:
-        print(f"{prog}: {error}", file=sys.stderr)
+        print(f"{prog}: {in_flags(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"{prog}: interrupted; {interrupted}.", file=sys.stderr)

@@ -188,7 +188,7 @@ def failed(result: Result, slope: nnx.State) -> str:
         return "forward solve failed"
     if float(result.backward.failed) > 0:
         return "backward solve failed"
-    if not math.isfinite(float(result.loss) + float(optax.tree.norm(slope))):
+    if not math.isfinite(float(result.loss) + float(optax.tree.norm(slope, ord="inf"))):
         return "gradient not finite"
     return ""
 
