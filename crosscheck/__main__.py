@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -78,6 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"crosscheck: {error}", file=sys.stderr)
             return 2
         print(f"wrote {out}")
+        config = out / "config.json"
+        for change in json.loads(config.read_text())["changed"] if config.exists() else ():
+            print(f"note: {change}")
         return 0
     return compare(flags.quick, flags.out)
 

@@ -160,12 +160,12 @@ def _convert_run(run: Path, to: str, out: Path) -> None:
             flags = record["flags"]
             if flags["model"]["framework"] == to:
                 raise ConvertError(f"{run} is a run of {to} already.")
-            optimizer = "adam" if flags["training"]["optimizer"] == "adam" else "momentum"
-            if not flags["training"]["momentum"] and optimizer == "momentum":
-                optimizer = "none"
-            _rename_methods(flags["solver"], to)
-            flags["model"]["framework"] = to
+            training = flags["training"]
+            optimizer = training.get("optimizer", "adam")  # the applications have no other
+            if optimizer == "sgd":
+                optimizer = "momentum" if training["momentum"] else "none"
             record["converted_from"] = str(run)
+            record["changed"] = _adapt(flags, to)
             file = run / "checkpoints" / "index.json"
             index = json.loads(file.read_text()) if file.exists() else {}
             if "last" not in index:
@@ -177,12 +177,41 @@ def _convert_run(run: Path, to: str, out: Path) -> None:
             index.pop("stopped", None)
             (out / "checkpoints" / "index.json").write_text(json.dumps(index, indent=2) + "\n")
             shutil.copyfile(run / "metrics.jsonl", out / "metrics.jsonl")
+            for folder in run.iterdir():  # what pictures of earlier epochs are made of
+                if folder.is_dir() and folder.name != "checkpoints":
+                    shutil.copytree(folder, out / folder.name)
             # Last, for a folder is a run by this file.
             (out / "config.json").write_text(json.dumps(record, indent=2) + "\n")
     except Timeout:
         raise ConvertError(f"{run} is in use by another process; wait for it to end.") from None
     except (OSError, json.JSONDecodeError, LookupError) as error:
         raise ConvertError(f"{run} cannot be converted: {error!r}.") from None
+
+
+# What one framework alone offers, and what stands for it in the other.
+ONLY_JAX: dict[tuple[str, str], Any] = {
+    ("model", "devices"): 1,
+    ("model", "precision"): "float32",  # bfloat16 is of convolutions only, and weights are float32
+    ("training", "check_gradient"): None,
+}
+
+
+def _adapt(flags: dict[str, Any], to: str) -> list[str]:
+    """Make a run's flags such as the other framework takes; returns what that changes, in words."""
+    before = {(group, name): v for group, given in flags.items() for name, v in given.items()}
+    flags["model"]["framework"] = to
+    if to == "torch":
+        for (group, name), value in ONLY_JAX.items():
+            only = name != "precision" or flags[group][name] == "bfloat16"
+            if name in flags[group] and only:
+                flags[group][name] = value
+    if "adjoint" in flags.get("solver", {}):  # an application's methods are the same on both sides
+        _rename_methods(flags["solver"], to)
+    return [
+        f"{name} {value} is {flags[group][name]} in {to}"
+        for (group, name), value in before.items()
+        if name != "framework" and flags[group][name] != value
+    ]
 
 
 def _rename_methods(solver: dict[str, Any], to: str) -> None:

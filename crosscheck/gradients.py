@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from crosscheck.check import Tensors, difference
 from crosscheck.fields import THREE
 from crosscheck.problem import Problem, Run, condition, cotangent
 from crosscheck.trajectories import control, label, section
+from jax_node.solve import FIXED_STEP as FIXED_STEP_SOLVERS
 
 EXACT = "complex step"
 SIDES = {"jax": jax_side, "torch": torch_side}
@@ -23,7 +24,8 @@ SIDES = {"jax": jax_side, "torch": torch_side}
 class Square:
     """Gradients of one solve by every method: `runs[method]`; `exact` is the complex step's.
 
-    `refined` has the runs at half and at a quarter of the step, if wanted.
+    `refined` has the runs at half and at a quarter of the step, if wanted; `other` those of an
+    adaptive solver at another tolerance, from which `error` is read.
     """
 
     problem: Problem
@@ -34,6 +36,14 @@ class Square:
     runs: Mapping[str, Run]
     exact: Tensors | None = None
     refined: tuple[Mapping[str, Run], ...] = ()
+    other: Mapping[str, Run] | None = None
+
+    def error(self, method: str, pick: Callable[[Tensors], Tensors]) -> float:
+        """By how much what is picked of an adaptive gradient moves with the tolerance."""
+        assert self.other is not None
+        moved = self.other[method].gradients
+        assert moved is not None
+        return difference(pick(self.of(method)), pick(moved)).error
 
     @property
     def label(self) -> str:
@@ -131,7 +141,19 @@ def square(
         runs(value),
         exact,
         (runs(value / 2), runs(value / 4)) if refine else (),
+        runs(another(problem, value))
+        if solver not in FIXED_STEP_SOLVERS and dtype == "float64"
+        else None,
     )
+
+
+def another(problem: Problem, tolerance: float) -> float:
+    """A tolerance whose solve has a tenth of the error, or (where none is below) ten times it.
+
+    With kinks, for which steps grow faster than errors fall, it is nearer.
+    """
+    factor = 100 if problem.smooth else 10
+    return tolerance / factor if tolerance >= 1e-10 else tolerance * factor
 
 
 @functools.lru_cache
@@ -147,16 +169,6 @@ def reference_gradient(problem: Problem, ts: tuple[float, ...]) -> Tensors:
     run = torch_side.run(problem, "midpoint", "direct", 1 / 512, ts=times, cotangent=loss)
     assert run.gradients is not None
     return run.gradients
-
-
-@functools.lru_cache
-def error_of_one_step(problem: Problem) -> float:
-    """C in the gradient's error C / steps of a field with kinks, from 10 rk4 steps."""
-    loss = cotangent(problem, THREE)
-    run = torch_side.run(problem, "rk4", "direct", 1 / 8, ts=THREE, cotangent=loss)
-    assert run.gradients is not None
-    exact = without_times(reference_gradient(problem, tuple(THREE)))
-    return run.accepted * difference(without_times(run.gradients), exact).error
 
 
 def without_times(gradient: Tensors) -> Tensors:

@@ -19,7 +19,7 @@ from torch import nn
 
 from crosscheck import jax_side, torch_side, weights
 from crosscheck.check import Check, compare_tensors
-from crosscheck.problem import EPS, Problem
+from crosscheck.problem import EPS, Problem, condition
 from jax_node.solve import solve
 from torch_node import models as torch_models
 
@@ -122,13 +122,20 @@ def _layer_checks(
     ]
 
 
-def field_checks(problem: Problem, precision: str = "float64") -> list[Check]:
-    """The vector field at t = 0, 0.3 and 1, in both frameworks and, in float64, in numpy."""
-    names = [f"t={t:g}" for t in TIMES]
-    left = dict(zip(names, jax_side.field(problem, TIMES, precision), strict=True))
-    right = dict(zip(names, torch_side.field(problem, TIMES, precision), strict=True))
-    bound = 1e-12
-    reason = "the same formula in float64"
+def field_checks(
+    problem: Problem, precision: str = "float64", times: np.ndarray = TIMES
+) -> list[Check]:
+    """The vector field at y0 and some times, in both frameworks and, in float64, in numpy."""
+    names = [f"t={t:.15g}" for t in times]
+    left = dict(zip(names, jax_side.field(problem, times, precision), strict=True))
+    right = dict(zip(names, torch_side.field(problem, times, precision), strict=True))
+
+    def values(moved: Problem) -> dict[str, np.ndarray]:
+        return dict(zip(names, torch_side.field(moved, times, precision), strict=True))
+
+    kappa = condition(problem, values) if precision == "float64" else 1.0
+    bound = 1e-12 * kappa
+    reason = f"the same formula in float64, x condition {kappa:.2g}"
     if precision == "float32":
         bound = 10 * problem.stable * np.sqrt(problem.operations) * EPS[precision]
         reason = f"10 eps sqrt({problem.operations} terms) x {problem.stable:g} (Winograd: 10)"
@@ -138,7 +145,8 @@ def field_checks(problem: Problem, precision: str = "float64") -> list[Check]:
     if problem.numpy is not None and precision == "float64":
         y0 = problem.to_torch_layout(problem.y0)
         third = {
-            f"t={t:g}": problem.numpy(np.float64(t), y0, problem.torch_params()) for t in TIMES
+            name: problem.numpy(np.float64(t), y0, problem.torch_params())
+            for name, t in zip(names, times, strict=True)
         }
         for name, side in (("jax", left), ("torch", right)):
             sides = {name: side, "numpy": third}

@@ -119,7 +119,8 @@ def compare(
 
         shapes = {key: tuple(p.shape) for key, p in field_torch.named_parameters()}
         weights.check(problem.torch_params(), shapes)
-    found = layers.field_checks(problem)
+    inside = times[0] + layers.TIMES * (times[-1] - times[0])  # there may be no value elsewhere
+    found = layers.field_checks(problem, times=inside)
     for solver in solvers:
         control = step if solver in FIXED_STEP else rtol
         found += trajectories.checks(

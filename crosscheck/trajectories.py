@@ -145,22 +145,31 @@ def state_bound(pair: Pair) -> tuple[float, str]:
     fixed = pair.solver in jax_solve.FIXED_STEP
     if pair.dtype == "float64":
         if fixed:
-            return 1e-10, "the same discretisation in float64"
+            return fixed_bound(pair.problem, pair.ts)
         if not pair.problem.smooth:
             # Rounding moves the steps that look for a kink.
             return pair.control, "rtol: rounding moves the steps near the kinks of ReLU"
-        return 1e-8, "the same steps but for rounding, 1e-16 over a local error of 1e-6"
+        kappa = condition(pair.problem, lambda moved: _states(pair, moved))
+        text = f"the same steps but for rounding, 1e-16 over 1e-8, x condition {kappa:.2g}"
+        return 1e-8 * kappa, text
 
-    def states(problem: Problem) -> Tensors:
-        return {"ys": torch_side.run(problem, pair.solver, "direct", pair.control, ts=pair.ts).ys}
-
-    kappa = condition(pair.problem, states)
+    kappa = condition(pair.problem, lambda moved: _states(pair, moved))
     steps = np.sqrt(max(1, pair.torch.accepted))
     rounding = EPS["float32"] * pair.problem.stable * kappa * steps * 10
     text = f"10 eps x condition {kappa:.2g} x sqrt(steps) x {pair.problem.stable:g}"
     if fixed:
         return rounding, text
     return rounding + 30 * pair.control, text + " + 30 rtol, since steps may differ"
+
+
+def fixed_bound(problem: Problem, ts: np.ndarray) -> tuple[float, str]:
+    """The same steps in float64: rounding, and that of times, of which one side adds up steps."""
+    digits = EPS["float64"] * float(np.abs(ts).max() / np.abs(np.diff(ts)).min())
+    return 1e-10 + 1e3 * digits, "the same discretisation in float64; 1e3 roundings of the times"
+
+
+def _states(pair: Pair, problem: Problem) -> Tensors:
+    return {"ys": torch_side.run(problem, pair.solver, "direct", pair.control, ts=pair.ts).ys}
 
 
 def step_time_difference(pair: Pair) -> float | None:
@@ -184,7 +193,7 @@ def step_time_bound(pair: Pair) -> float:
     """
     times = pair.torch.step_times
     assert times is not None
-    steps = np.diff(times)[:-1]  # the last one is cut to end at t1
+    steps = np.abs(np.diff(times))[:-1]  # the last one is cut to end at t1
     q = ORDER[pair.solver]
     estimated = np.minimum((0.9 * steps[:-1] / steps[1:]) ** q, 1)
     rounding = EPS["float64"] * np.sqrt(pair.problem.operations) * pair.problem.stable

@@ -16,7 +16,7 @@ from crosscheck import __main__ as command
 from crosscheck import trained
 from crosscheck.check import difference
 from crosscheck.convert import ConvertError, convert
-from experiments import mnist
+from experiments import dynamics, mnist
 
 # Momentum of what the next batch norm takes away: zero but for rounding.
 BEFORE_BATCH_NORM = re.compile(r"optimizer\..*downsample\.conv[123]\.bias")
@@ -97,8 +97,14 @@ def test_a_run_goes_on_in_the_other_framework(tmp_path, monkeypatch, capsys, sta
     flags = ["--framework", start, "--model", "resnet1", "--precision", "float64", "--out", "run"]
     flags += ["--norm", "batch"]
     assert mnist.main([*flags, *data, *small]) == 0
+    if start == "jax":  # as if on two free cores, which is what a user has by default
+        settled = json.loads((tmp_path / "run" / "config.json").read_text())
+        settled["flags"]["model"]["devices"] = 2
+        (tmp_path / "run" / "config.json").write_text(json.dumps(settled))
     assert command.main(["convert", "run", "--to", end]) == 0
-    assert f"wrote run-{end}" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"wrote run-{end}" in out
+    assert ("note: devices 2 is 1 in torch" in out) == (start == "jax")
 
     errors = []
     for run in ("run", f"run-{end}"):
@@ -112,6 +118,33 @@ def test_a_run_goes_on_in_the_other_framework(tmp_path, monkeypatch, capsys, sta
     assert [row["epoch"] for row in rows] == [1, 2]
     record = json.loads((tmp_path / f"run-{end}" / "config.json").read_text())
     assert record["flags"]["model"]["framework"] == end
+
+
+def test_a_bfloat16_run_goes_on_in_float32_and_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    data = ["--source", "embedded", "--tfds-dir", str(tmp_path / "tfds"), "--out", "run"]
+    small = ["--limit-train", "8", "--limit-test", "8", "--batch-size", "8", "--epochs", "1"]
+    flags = ["--model", "resnet1", "--precision", "bfloat16"]
+    assert mnist.main([*flags, *data, *small]) == 0
+    assert command.main(["convert", "run", "--to", "torch"]) == 0
+    assert "note: precision bfloat16 is float32 in torch" in capsys.readouterr().out
+    assert mnist.main(["--resume", "run-torch", "--epochs", "2"]) == 0
+
+
+@pytest.mark.parametrize(("start", "end"), [("jax", "torch"), ("torch", "jax")])
+def test_a_run_of_an_application_goes_on_in_the_other_framework(tmp_path, start, end):
+    run = tmp_path / "run"
+    flags = ["--smoke", "--epochs", "1", "--framework", start, "--precision", "float64"]
+    assert dynamics.main([*flags, "--out", str(run)]) == 0
+    there = convert(run, end)
+    assert dynamics.main(["--resume", str(there), "--epochs", "2"]) == 0
+    assert dynamics.main(["--resume", str(run), "--epochs", "2"]) == 0
+    rows = [
+        json.loads((folder / "metrics.jsonl").read_text().splitlines()[1])
+        for folder in (there, run)
+    ]
+    # Rounding, through three steps of Adam, whose second moments may be tiny.
+    assert rows[0]["loss"] == pytest.approx(rows[1]["loss"], rel=1e-8)
 
 
 def test_what_cannot_be_converted_is_refused_in_one_sentence(tmp_path, capsys):

@@ -312,7 +312,7 @@ def test_a_failed_solve_changes_nothing():
         ({"precision": "float16"}, "choose float32 or float64"),
         ({"device": "tpu"}, "'tpu' is not available to PyTorch here; choose one of auto, cpu"),
         ({"solver": "tsit5"}, "'tsit5' is unknown to torch"),
-        ({"step_size": None}, "--step-size"),
+        ({"step_size": None}, "`step_size`"),
     ],
 )
 def test_bad_choices(changes, message):
