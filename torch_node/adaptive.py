@@ -25,7 +25,7 @@ def mended(solver: str) -> str:
 
 def _mend(method: Any) -> Any:
     class Mended(method):
-        def _before_integrate(self, t: Tensor) -> None:
+        def _before_integrate(self: Any, t: Tensor) -> None:
             func = self.func
             at_jump = self.jump_t is not None and bool((self.jump_t == t[0]).any())
             f0 = func(t[0], self.y0, perturb=Perturb.NEXT if at_jump else Perturb.NONE)
@@ -37,7 +37,7 @@ def _mend(method: Any) -> Any:
             super()._before_integrate(t)
             self.func = func
 
-        def _adaptive_step(self, state: Any) -> Any:
+        def _adaptive_step(self: Any, state: Any) -> Any:
             end = state.t1 + state.dt.clamp(self.min_step, self.max_step)
             new = super()._adaptive_step(state)
             if new.t1 == state.t1:

@@ -114,15 +114,15 @@ class EulerAdjoint(torch.autograd.Function):
                 )
             return flatten([f.detach(), da_dt, *da_theta_dt, da_t_dt])
 
-        if hasattr(field, "callback_step_adjoint"):
-            aug_dynamics.callback_step = lambda t, s, h: field.callback_step_adjoint(  # type: ignore
-                t, unflatten(s, shapes), h
-            )
         a = torch.zeros_like(zs[0])
         a_theta = [torch.zeros_like(p) for p in theta]  # a_theta(t_N) = 0, above eq. 51
         a_t = zs.new_zeros(())
         dL_dts = torch.zeros_like(ts) if ctx.needs_input_grad[2] else None
-        shapes = [zs[0], a, *a_theta, a_t]
+        shapes: list[Tensor] = [zs[0], a, *a_theta, a_t]
+        if hasattr(field, "callback_step_adjoint"):
+            aug_dynamics.callback_step = lambda t, s, h: field.callback_step_adjoint(  # type: ignore
+                t, unflatten(s, shapes), h
+            )
 
         for i in range(len(ts) - 1, 0, -1):
             # An observation at t_i adds its own gradient to the adjoint: a(t) jumps there. At t_N

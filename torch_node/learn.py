@@ -67,7 +67,8 @@ class Learner:
         for p in self.model.parameters():
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
-        finite = all(bool(p.grad.isfinite().all()) for p in self.model.parameters())
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        finite = all(bool(gradient.isfinite().all()) for gradient in gradients)
         self._finite("gradient", 0.0 if finite else math.nan, learning_rate)
         clip_for_adam(self.model.parameters())
         for group in self._optimizer.param_groups:

@@ -13,6 +13,7 @@ import jax_node.normalise
 import jax_node.solve
 import torch_node.adjoint
 import torch_node.solve
+import torch_node.step_size
 from crosscheck import __main__ as command
 from crosscheck import (
     fields,
@@ -121,8 +122,8 @@ def test_the_command_names_layer_index_and_both_values(monkeypatch, tmp_path, ca
 
 
 def test_one_step_too_many(monkeypatch):
-    count = torch_node.solve.step_count
-    monkeypatch.setattr(torch_node.solve, "step_count", lambda *a: count(*a) + 1)
+    count = torch_node.step_size.step_count
+    monkeypatch.setattr(torch_node.step_size, "step_count", lambda *a: count(*a) + 1)
     pair = trajectories.solve_both(fields.mlp(), "midpoint")
     states, steps = failing(trajectories.checks(pair))
     assert states.worst.tensor == "ys"
