@@ -128,7 +128,8 @@ class Watched:
 
     def _count_accepted(self, t: Tensor, dt: Tensor) -> None:
         self.forward.accepted += 1
-        self.step_times.append(self._time(t).item() + self.direction * abs(dt.item()))
+        start = t.item() + (0.0 if self.origin is None else self.origin.item())
+        self.step_times.append(start + self.direction * abs(dt.item()))
 
     def _tell(self, name: str, t: Tensor, y: Tensor | Sequence[Tensor], dt: Tensor) -> None:
         """Call the user's callback of that name, if the field has one."""
