@@ -14,7 +14,9 @@ from crosscheck import gradient_checks, gradients, layers, trajectories
 from crosscheck.check import Check
 from crosscheck.problem import Problem
 from jax_node.solve import FIXED_STEP
+from jax_node.solve import SolveError as JaxSolveError
 from jax_node.solve import check as check_jax
+from torch_node.solve import SolveError as TorchSolveError
 from torch_node.solve import check as check_torch
 
 
@@ -123,9 +125,15 @@ def compare(
     found = layers.field_checks(problem, times=inside)
     for solver in solvers:
         control = step if solver in FIXED_STEP else rtol
-        found += trajectories.checks(
-            trajectories.solve_both(problem, solver, value=control, ts=times)
-        )
-        square = gradients.square(problem, solver, control, ts=times)
-        found += gradient_checks.checks(square)
+        try:
+            found += trajectories.checks(
+                trajectories.solve_both(problem, solver, value=control, ts=times)
+            )
+            square = gradients.square(problem, solver, control, ts=times)
+            found += gradient_checks.checks(square)
+        except (JaxSolveError, TorchSolveError) as error:
+            group, case = "trajectories", f"{name}, {solver}"
+            found.append(
+                Check(group, case, "jax", "torch", np.nan, 0.0, "solves end", quantity=f"{error}:")
+            )
     return Comparison(found)

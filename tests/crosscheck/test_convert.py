@@ -144,7 +144,7 @@ def test_a_run_of_an_application_goes_on_in_the_other_framework(tmp_path, start,
         for folder in (there, run)
     ]
     # Rounding, through three steps of Adam, whose second moments may be tiny.
-    assert rows[0]["loss"] == pytest.approx(rows[1]["loss"], rel=1e-8)
+    assert rows[0]["train_loss"] == pytest.approx(rows[1]["train_loss"], rel=1e-8)
 
 
 def test_what_cannot_be_converted_is_refused_in_one_sentence(tmp_path, capsys):
