@@ -156,7 +156,7 @@ def test_any_pytree_and_dtype():
     ],
 )
 def test_a_failed_solve_says_where(field, why):
-    with pytest.raises(SolveError, match=r"stopped at t = .* steps .* NFE .*--max-steps"):
+    with pytest.raises(SolveError, match=r"stopped at t = .* steps .* NFE .*"):
         run("dopri5", field=field, max_steps=200).check()
 
 
@@ -165,7 +165,7 @@ def test_names_and_step_sizes_are_checked():
         check("rk45", "direct", None)
     with pytest.raises(ValueError, match="checkpoint, direct, adjoint"):
         check("dopri5", "backprop", None)
-    with pytest.raises(ValueError, match="--step-size"):
+    with pytest.raises(ValueError, match="as `step_size`"):
         check("euler", "direct", None)
-    with pytest.raises(ValueError, match="leave out --step-size"):
+    with pytest.raises(ValueError, match="leave out `step_size`"):
         check("dopri5", "direct", 0.1)
