@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PyTree
 
 from jax_node import runge_kutta, sharding
 from jax_node.adams import Adams, AdamsController, ExplicitAdams, ImplicitAdams, statistics
-from jax_node.adjoint import Augmented, Field, Forward
+from jax_node.adjoint import Augmented, Forward
 from jax_node.failures import Cause
 from jax_node.jumps import between_jumps
 from jax_node.rk4 import RK4
