@@ -122,7 +122,8 @@ def controls(
     dtype: Any, *, rtol: Any, atol: Any, step_size: Any, dtmax: Any, jump_ts: Any
 ) -> Controls:
     """The numbers that control the steps, in `dtype`; nothing is differentiated by them."""
-    given = Controls(rtol, atol, step_size, dtmax, None if jump_ts is None else jnp.ravel(jump_ts))
+    jumps = None if jump_ts is None else jnp.ravel(jnp.asarray(jump_ts))
+    given = Controls(rtol, atol, step_size, dtmax, jumps)
     return jax.lax.stop_gradient(jax.tree.map(lambda value: jnp.asarray(value, dtype), given))
 
 

@@ -101,7 +101,7 @@ def test_gradients_in_everything(solver, adjoint, backwards):
 
     def exact_loss(y0, ts, rate):
         start = (1 / y0 - 1) * jnp.exp(rate * jnp.sin(ts[0]))
-        return weigh(1 / (1 + start * jnp.exp(-rate * jnp.sin(ts[:, None]))))
+        return weigh(1 / (1 + start[None] * jnp.exp(-rate * jnp.sin(ts[:, None]))))
 
     weigh = lambda ys: jnp.sum(ys[:, 0] ** 2 * jnp.arange(1.0, 5.0))
     at = jnp.array([Y0 if not backwards else 0.4]), ts, jnp.array(2.0)
