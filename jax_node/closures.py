@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jaxtyping import Array, PyTree
 
@@ -61,4 +62,4 @@ def open_field(
 ) -> tuple[Program, list[Array], PyTree]:
     """The program of `field`, the values it closes over, and what it returns, as shapes."""
     closed, out = jax.make_jaxpr(field, return_shape=True)(*arguments)
-    return Program(key, closed, jax.tree.structure(out)), list(closed.consts), out
+    return Program(key, closed, jax.tree.structure(out)), list(map(jnp.asarray, closed.consts)), out
