@@ -10,12 +10,13 @@ from each observation time to the one before it, `a` jumping by the loss gradien
 `torch_node/adjoint.py` spells out the same by hand.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from jax_node import sharding
 
@@ -70,49 +71,56 @@ def solve_by_adjoint(
     integrate: Integrate,
     y0: PyTree,
     ts: Float[Array, " times"],
-    args: PyTree,
+    params: PyTree,
+    given: PyTree,
     backward: Backward,
 ) -> Forward:
-    """`integrate`, with gradients for `y0`, every one of `ts` and `args` by the adjoint method.
+    """`integrate`, with gradients for `y0`, every one of `ts` and `params` by the adjoint method.
 
-    `field` must take everything that is differentiated through `args`.
+    `field` takes `(params, given)` as its arguments, and must take everything that is
+    differentiated, or known only to a trace, through them. If a backward solve fails, the whole
+    gradient is NaN.
     """
-    return _solve(field, integrate, y0, ts, args, backward)
+    return _solve(field, integrate, y0, ts, params, given, backward)
 
 
-def _solve_primal(field, integrate, y0, ts, args, backward):
+def _solve_primal(field, integrate, y0, ts, params, given, backward):
     del backward
-    return integrate(field, y0, ts, args)
+    return integrate(field, y0, ts, (params, given))
 
 
 _solve = jax.custom_vjp(_solve_primal, nondiff_argnums=(0, 1))
 
 
-def _forward(field, integrate, y0, ts, args, backward):
+def _forward(field, integrate, y0, ts, params, given, backward):
     values = lambda tree: jax.tree.map(lambda leaf: leaf.value, tree)
-    times_wanted = ts.perturbed
-    out = _solve_primal(field, integrate, values(y0), ts.value, values(args), None)
-    return out, (out.ys, ts.value, values(args), times_wanted)
+    times_wanted = () if ts.perturbed else None  # by structure: residuals are arrays
+    args = values(params), values(given)
+    out = _solve_primal(field, integrate, values(y0), ts.value, *args, None)
+    return out, (out.ys, ts.value, args, times_wanted)
 
 
 def _backward(field, integrate, residuals, cotangents):
-    ys, ts, args, times_wanted = residuals
+    gradient, counts = _gradient(field, integrate, residuals, materialised(cotangents.ys))
+    return *gradient, None, counts
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), inline=True)  # an eager gradient compiles once
+def _gradient(field, integrate, residuals, observed):
+    ys, ts, (params, given), times_wanted = residuals
     at = lambda i: jax.tree.map(lambda leaf: leaf[i], ys)
-    observed = jax.tree.map(
-        lambda g, y: jnp.zeros_like(y) if isinstance(g, jax.custom_derivatives.SymbolicZero) else g,
-        cotangents.ys,
-        ys,
-    )
 
     def augmented(t, state, args):
-        dy, pull = jax.vjp(lambda y, args: field(t, y, args), state.y, args)
+        params, given = args
+        dy, pull = jax.vjp(lambda y, p: field(t, y, (p, given)), state.y, params)
         da, dp = jax.tree.map(jnp.negative, pull(state.a))
         return Augmented(dy, da, sharding.total(dp))  # whole everywhere: its error counts too
 
     def interval(carry, i):
         """From observation `i` back to `i - 1` (equation 50 of appendix C between jumps)."""
         a, p = carry
-        out = integrate(augmented, Augmented(at(i), a, p), jnp.stack([ts[i], ts[i - 1]]), args)
+        times = jnp.stack([ts[i], ts[i - 1]])
+        out = integrate(augmented, Augmented(at(i), a, p), times, (params, given))
         y, a, p = jax.tree.map(lambda leaf: leaf[-1], out.ys)
         a = jax.tree.map(lambda a, g: a + g[i - 1], a, observed)
         found = Backward(
@@ -121,25 +129,46 @@ def _backward(field, integrate, residuals, cotangents):
         return (a, p), jax.tree.map(lambda number: number.astype(float), found)
 
     last = len(ts) - 1
-    start = jax.tree.map(lambda g: g[last], observed), jax.tree.map(jnp.zeros_like, args)
+    start = jax.tree.map(lambda g: g[last], observed), jax.tree.map(jnp.zeros_like, params)
     (a, p), counts = jax.lax.scan(interval, start, jnp.arange(last, 0, -1))
     counts = Backward(counts.nfe.sum(), counts.failed.sum(), counts.reconstruction.max())
-    p = jax.tree.map(lambda whole: whole / sharding.count(), p)  # a device's part, as any gradient
+    # A device's part, as any gradient.
+    p = jax.tree.map(lambda whole: whole / sharding.count(), p)
 
     dts = jnp.zeros_like(ts)
-    if times_wanted:
+    if times_wanted is not None:
         # dL/dt_i = g_i f(t_i, y_i) at each observation; at t0 the whole adjoint leaves the
         # interval: dL/dt_0 = (g_0 - a(t_0)) f(t_0, y_0) (appendix B.2).
         def power(i, g):
-            return _inner(g, field(ts[i], at(i), args))
+            return _inner(g, field(ts[i], at(i), (params, given))).astype(ts.dtype)
 
         at_observations = jax.vmap(power)(jnp.arange(last + 1), observed)
         dts = at_observations.at[0].add(-power(0, a))
         counts = counts._replace(nfe=counts.nfe + (last + 2))
-    return a, dts, p, counts
+    return nan_unless(counts.failed == 0, (a, dts, p)), counts
 
 
 _solve.defvjp(_forward, _backward, symbolic_zeros=True)
+
+
+def materialised(cotangents: PyTree) -> PyTree[Array]:
+    """Cotangents with arrays for JAX's symbolic zeros."""
+    symbolic = lambda leaf: isinstance(leaf, jax.custom_derivatives.SymbolicZero)
+    zeros = lambda leaf: jnp.zeros(leaf.shape, leaf.dtype) if symbolic(leaf) else leaf
+    return jax.tree.map(zeros, cotangents, is_leaf=symbolic)
+
+
+def nan_unless(ok: Bool[Array, "..."], tree: PyTree) -> PyTree:
+    """`tree`, or NaN: by multiplication, so that the gradient is NaN too.
+
+    With an axis, `ok` is about the leading axis of every leaf.
+    """
+
+    def leaf(x: Array) -> Array:
+        factor = jnp.where(ok, 1, jnp.nan).astype(x.dtype)
+        return x * factor.reshape(factor.shape + (1,) * (x.ndim - factor.ndim))
+
+    return jax.tree.map(leaf, tree)
 
 
 def _relative_distance(y: PyTree, reference: PyTree, otherwise: PyTree) -> Float[Array, ""]:
@@ -147,7 +176,7 @@ def _relative_distance(y: PyTree, reference: PyTree, otherwise: PyTree) -> Float
 
     def size(tree: PyTree) -> Float[Array, ""]:
         squares = [jnp.sum(jnp.square(jnp.abs(leaf))) for leaf in jax.tree.leaves(tree)]
-        return jnp.sqrt(sharding.total(sum(squares, start=jnp.zeros(()))))
+        return jnp.sqrt(sharding.total(sum(squares)))
 
     whole = jnp.where(size(reference) > 0, size(reference), size(otherwise))
     distance = size(jax.tree.map(jnp.subtract, y, reference))

@@ -1,7 +1,8 @@
 """The training state as an Orbax checkpoint, written whole or not at all, checked before use."""
 
+import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import jax
@@ -9,11 +10,22 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import Array, PyTree
 
-logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports every write otherwise
-
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be used; the message names the first array that does not fit."""
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[ocp.PyTreeCheckpointer]:
+    """A checkpointer that does not report every write."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            yield checkpointer
+    finally:
+        logger.setLevel(level)
 
 
 def write(path: Path, arrays: Mapping[str, Array]) -> None:
@@ -25,7 +37,7 @@ def write(path: Path, arrays: Mapping[str, Array]) -> None:
     path = Path(path).absolute()
     if path.exists():
         raise FileExistsError(f"checkpoint {path} exists already; choose a new directory")
-    with ocp.PyTreeCheckpointer() as checkpointer:
+    with _quiet() as checkpointer:
         checkpointer.save(path, dict(arrays))
 
 
@@ -39,7 +51,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     if not path.is_dir():
         raise CheckpointError(f"{path} is not there; expected a checkpoint written by JAX")
     try:
-        with ocp.PyTreeCheckpointer() as checkpointer:
+        with _quiet() as checkpointer:
             structure = checkpointer.metadata(path).item_metadata.tree
             as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), structure)
             return checkpointer.restore(path, restore_args=as_numpy)

@@ -19,9 +19,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 
-def use_products() -> bool:
-    """Whether convolutions become matrix products: on CPU they do."""
-    return jax.default_backend() == "cpu"
+def on_platform(
+    products: Callable[[Array, Array], Array], otherwise: Callable[[Array, Array], Array]
+) -> Callable[[Array, Array], Array]:
+    """`products` in a program for a CPU, `otherwise` in one for an accelerator."""
+    return lambda x, kernel: jax.lax.platform_dependent(x, kernel, cpu=products, default=otherwise)
 
 
 def plain(
@@ -151,20 +153,23 @@ def same3x3(
     324, between products with small constant matrices. Relative error in float32: 4e-6 (plain:
     4e-7).
     """
-    if not use_products() or max(x.shape[:2]) > 8:
+    if max(x.shape[:2]) > 8:
         return plain(x, kernel, padding=1)
-    return _winograd_convolution(x, kernel, stride=1)
+    products = functools.partial(_winograd_convolution, stride=1)
+    return on_platform(products, functools.partial(plain, padding=1))(x, kernel)
 
 
 def valid3x3(
     x: Float[Array, "height width batch c_in"], kernel: Float[Array, "3 3 c_in c_out"]
 ) -> Float[Array, "height_out width_out batch c_out"]:
     """3x3 convolution without padding, by stacking the nine windows (for few input channels)."""
-    if not use_products():
-        return plain(x, kernel)
-    height, width = x.shape[0] - 2, x.shape[1] - 2
-    windows = jnp.stack([x[i : i + height, j : j + width] for i in range(3) for j in range(3)])
-    return jnp.einsum("khwbi,kio->hwbo", windows, kernel.reshape(9, *kernel.shape[2:]))
+
+    def by_windows(x: Array, kernel: Array) -> Array:
+        height, width = x.shape[0] - 2, x.shape[1] - 2
+        windows = jnp.stack([x[i : i + height, j : j + width] for i in range(3) for j in range(3)])
+        return jnp.einsum("khwbi,kio->hwbo", windows, kernel.reshape(9, *kernel.shape[2:]))
+
+    return on_platform(by_windows, plain)(x, kernel)
 
 
 def half4x4(
@@ -175,9 +180,8 @@ def half4x4(
     A 26x26 image takes 1,024 products of `[batch, c_in] [c_in, c_out]` where the plain form has
     2,704. Relative error in float32: 4e-6 (plain: 4e-7).
     """
-    if not use_products():
-        return plain(x, kernel, stride=2, padding=1)
-    return _winograd_convolution(x, kernel, stride=2)
+    products = functools.partial(_winograd_convolution, stride=2)
+    return on_platform(products, functools.partial(plain, stride=2, padding=1))(x, kernel)
 
 
 def in_bfloat16(convolve: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
@@ -190,9 +194,10 @@ def in_bfloat16(convolve: Callable[[Array, Array], Array]) -> Callable[[Array, A
     """
     emulate = functools.partial(jax.lax.reduce_precision, exponent_bits=8, mantissa_bits=7)
 
-    def rounded(x: Array, kernel: Array) -> Array:
-        if use_products():
-            return emulate(convolve(emulate(x), emulate(kernel)))
+    def emulated(x: Array, kernel: Array) -> Array:
+        return emulate(convolve(emulate(x), emulate(kernel)))
+
+    def native(x: Array, kernel: Array) -> Array:
         return convolve(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)).astype(x.dtype)
 
-    return rounded
+    return on_platform(emulated, native)

@@ -1,4 +1,4 @@
-"""Which device, which precision: the global settings of JAX, made in one place."""
+"""Which device, which precision: the global settings of JAX, made in one place and by verbs."""
 
 import importlib.metadata
 
@@ -17,13 +17,13 @@ def choose(device: str) -> jax.Device:
     except RuntimeError:
         found = sorted({d.platform for d in jax.devices()} | {"cpu"})
         raise ValueError(
-            f"JAX finds no {device!r} here, only {', '.join(found)}: choose one with --device "
+            f"JAX finds no {device!r} here, only {', '.join(found)}: choose one as `device` "
             "(for NVIDIA, install the extra: pip install -e '.[cuda]')"
         ) from None
 
 
-def dtype_of(precision: str) -> jnp.dtype:
-    """The floating-point type of weights and state; float64 switches JAX's 64-bit types on.
+def use_precision(precision: str) -> jnp.dtype:
+    """Switch JAX's 64-bit types on for float64, and return the type of weights and state.
 
     `bfloat16` is a precision of convolutions only, whose weights and results are float32.
     """

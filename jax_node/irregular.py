@@ -41,8 +41,10 @@ def solve_at(
     Gradients are those of the computed states (discretise-then-optimise), in all arguments.
 
     Raises:
-        ValueError: the solver is not in `METHODS`.
+        ValueError: the solver is not in `METHODS`, or there is no substep.
     """
+    if substeps < 1:
+        raise ValueError(f"`substeps` is {substeps}: give at least 1")
     if solver not in METHODS:
         raise ValueError(
             f"solver {solver!r} does not step from observation to observation: choose one of "
@@ -54,8 +56,11 @@ def solve_at(
     clock = jnp.linspace(0, 1, substeps + 1, dtype=ts.dtype)
 
     def interval(y, times):
-        start, gap = times
-        scaled = lambda s, y, args: column(gap) * field(start + s * gap, y, args)
+        start, end = times
+        gap = end - start
+        # start + gap may be a rounding beyond the end, where the field need not be defined.
+        at = lambda s: jnp.where(s == 1, end, start + s * gap)
+        scaled = lambda s, y, args: column(gap) * field(at(s), y, args)
 
         def substep(y, s):
             y, _ = step(scaled, method, s[0], s[1], y, args, last_stage=False)
@@ -67,5 +72,5 @@ def solve_at(
             y, _ = jax.lax.scan(substep, y, jnp.stack([clock[:-1], clock[1:]], axis=1))
         return y, y
 
-    _, ys = jax.lax.scan(interval, y0, (ts[:, :-1].T, jnp.diff(ts, axis=1).T))
+    _, ys = jax.lax.scan(interval, y0, (ts[:, :-1].T, ts[:, 1:].T))
     return jnp.concatenate([y0[:, None], jnp.moveaxis(ys, 0, 1)], axis=1)

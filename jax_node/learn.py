@@ -17,6 +17,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from jax_node import device as devices
+from jax_node.closures import open_field, origin
 from jax_node.solve import SolveError as SolveError
 from jax_node.train import NonFiniteLossError as NonFiniteLossError
 from jax_node.train import (
@@ -51,7 +52,7 @@ class Learner:
         device: str,
     ):
         """Train `model` on `loss(model, batch) -> (loss, metrics)`, both scalars."""
-        self._device, self._dtype = devices.choose(device), devices.dtype_of(precision)
+        self._device, self._dtype = devices.choose(device), devices.use_precision(precision)
         cast = lambda w: w.astype(self._dtype)
         nnx.update(model, jax.tree.map(cast, nnx.state(model, nnx.Param)))
         self._graph, weights = nnx.split(model, nnx.Param)
@@ -76,14 +77,24 @@ class Learner:
         found = {name: float(value) for name, value in metrics.items()}
         norm = found.pop("gradient_norm")
         values = {"loss": found["loss"], "gradient": norm}
-        check_finite(values, self.state, learning_rate, "lower --lr")
+        check_finite(values, self.state, learning_rate, "lower the `learning_rate`")
         self.state = state
         return found
 
     def apply(self, function: Callable[..., Any], **arrays: np.ndarray) -> Any:
-        """`function(model, **arrays)` with the present weights; numpy in, numpy out."""
+        """`function(model, **arrays)` with the present weights; numpy in, numpy out.
+
+        Functions that do the same, such as a lambda in a loop, compile once.
+        """
+
+        def run(weights, arrays):
+            with full_precision():
+                return function(nnx.merge(self._graph, weights), **arrays)
+
         with jax.default_device(self._device):
-            out = _apply(function, self._graph, self.state.weights, self._arrays_of(arrays))
+            inputs = self.state.weights, self._arrays_of(arrays)
+            program, closed_over, _ = open_field(run, origin(function), *inputs)
+            out = _run(program, closed_over, *inputs)
         return jax.tree.map(np.asarray, out)
 
     def save(self, path: Path) -> None:
@@ -105,10 +116,9 @@ class Learner:
         return {name: convert(np.asarray(array)) for name, array in batch.items()}
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _apply(function, graph, weights, arrays):
-    with full_precision():
-        return function(nnx.merge(graph, weights), **arrays)
+@functools.partial(jax.jit, static_argnums=0)
+def _run(program, closed_over, *inputs):
+    return program(closed_over, *inputs)
 
 
 def _train_step(graph, optimizer, loss, state, batch, learning_rate):

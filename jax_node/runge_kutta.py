@@ -12,15 +12,14 @@ one is a part of it in diffrax, and so its end moves with the last time; here on
 end does. Both are derivatives of the solution to within the tolerance, and differ by that.
 """
 
-from collections.abc import Callable
-
 import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
-from jax_node.adjoint import Backward, Field, Forward
+from jax_node.adjoint import Field
+from jax_node.jumps import before_jump, between_jumps, moves_with_start
 
 Scalar = Float[Array, ""]
 
@@ -30,57 +29,41 @@ def supports(solver: diffrax.AbstractSolver) -> bool:
     return isinstance(solver, diffrax.AbstractERK | diffrax.Euler)
 
 
-def solve_by_steps(
+def pull_back(
     field: Field,
     solver: diffrax.AbstractSolver,
-    integrate: Callable[..., Forward],
-    y0: PyTree,
+    steps: tuple[Float[Array, " steps"], PyTree],
+    n_steps: Int[Array, ""],
     ts: Float[Array, " times"],
-    args: PyTree,
-    backward: Backward,
-) -> Forward:
-    """`integrate(field, y0, ts, args)`, with gradients for `y0`, `ts` and `args`.
+    args: tuple[PyTree, PyTree],
+    jump_ts: Float[Array, " jumps"] | None,
+    observed: PyTree,
+) -> tuple[tuple[PyTree, Float[Array, " times"], PyTree], Int[Array, ""]]:
+    """The gradients with respect to `y0`, `ts` and the parameters, and the NFE they took.
 
-    Memory is one state per step, for `max_steps` steps. `field` must take all that
-    is differentiated through `args`.
+    `steps` are the times and states that `Method.integrate` kept, of which `n_steps` were made;
+    `args` the parameters and what else the field takes; `observed` the cotangents of the states at
+    `ts`. Memory is one state per step, for `max_steps` steps.
     """
-    return _solve(field, solver, integrate, y0, ts, args, backward)
-
-
-def _primal(field, solver, integrate, y0, ts, args, backward):
-    del solver, backward
-    return integrate(field, y0, ts, args)
-
-
-_solve = jax.custom_vjp(_primal, nondiff_argnums=(0, 1, 2))
-
-
-def _forward(field, solver, integrate, y0, ts, args, backward):
-    del solver, backward
-    out, steps = integrate(field, y0, ts, args, keep_steps=True)
-    return out, (steps, out.stats["accepted"], ts, args)
-
-
-def _backward(field, solver, integrate, residuals, cotangents):
-    del integrate
-    (step_ts, step_ys), n_steps, ts, args = residuals
+    step_ts, step_ys = steps
+    params, given = args
     at = lambda tree, i: jax.tree.map(lambda leaf: leaf[i], tree)
     add = lambda left, right: jax.tree.map(jnp.add, left, right)
-    observed = cotangents.ys
     last = len(ts) - 1
     forwards = ts[-1] > ts[0]
     dense = last > 1  # are there observations inside steps?
+    first, final = between_jumps(ts[0], ts[-1], jump_ts)
 
     def body(carry):
         n, j, a, p, dts = carry
-        start = jnp.where(n == 0, ts[0], step_ts[n])
-        end = jnp.where(n == n_steps - 1, ts[-1], step_ts[n + 1])
+        start = jnp.where(n == 0, first, step_ts[n])
+        end = before_jump(jnp.where(n == n_steps - 1, final, step_ts[n + 1]), jump_ts, forwards)
         (y1, ks), pull = jax.vjp(
-            lambda t0, t1, y0, args: step(field, solver, t0, t1, y0, args, last_stage=dense),
+            lambda t0, t1, y0, p: step(field, solver, t0, t1, y0, (p, given), last_stage=dense),
             start,
             end,
             at(step_ys, n),
-            args,
+            params,
         )
         dt0 = dt1 = jnp.zeros_like(ts[0])
         dy0, dks = jax.tree.map(jnp.zeros_like, (y1, ks))
@@ -103,22 +86,20 @@ def _backward(field, solver, integrate, residuals, cotangents):
                 inside, observe, (j, (dt0, dt1, dy0, a, dks), dts)
             )
         start_more, end_more, y0_more, p_more = pull((a, dks))
-        # Step times move with t0, except the end, which is t1.
         dt0, dt1 = dt0 + start_more, dt1 + end_more
-        dts = dts.at[0].add(dt0).at[jnp.where(n == n_steps - 1, last, 0)].add(dt1)
+        # Step times move with t0 up to the first jump, except the end, which is t1.
+        moves = lambda t: moves_with_start(t, ts[0], jump_ts, forwards)
+        dts = dts.at[0].add(jnp.where(moves(start), dt0, 0))
+        at_end = n == n_steps - 1
+        dts = dts.at[jnp.where(at_end, last, 0)].add(jnp.where(at_end | moves(end), dt1, 0))
         return n - 1, j, add(dy0, y0_more), add(p, p_more), dts
 
     a = at(observed, last)
-    p = jax.tree.map(jnp.zeros_like, args)
+    p = jax.tree.map(jnp.zeros_like, params)
     _, _, a, p, dts = jax.lax.while_loop(
         lambda carry: carry[0] >= 0, body, (n_steps - 1, last - 1, a, p, jnp.zeros_like(ts))
     )
-    evaluations = n_steps * stages(solver, last_stage=dense)
-    counts = Backward.zeros()._replace(nfe=evaluations.astype(float))
-    return add(a, at(observed, 0)), dts, p, counts
-
-
-_solve.defvjp(_forward, _backward)
+    return (add(a, at(observed, 0)), dts, p), n_steps * stages(solver, last_stage=dense)
 
 
 def _tableau(solver: diffrax.AbstractSolver) -> tuple[np.ndarray, tuple, np.ndarray, bool]:
@@ -162,7 +143,9 @@ def step(
     for node, row in list(zip(nodes, rows, strict=True))[
         : stages(solver, last_stage=last_stage) - 1
     ]:
-        ks.append(scaled(t0 + float(node) * h, _combine(y0, row, ks)))
+        # t0 + h may be a rounding beyond t1, where the field need not be defined.
+        t = t1 if node == 1 else t0 + float(node) * h
+        ks.append(scaled(t, _combine(y0, row, ks)))
     return _combine(y0, weights, ks), jax.tree.map(lambda *leaves: jnp.stack(leaves), *ks)
 
 

@@ -39,31 +39,29 @@ def make_mesh(device: str, count: int) -> Mesh:
     if count < 1:
         raise ValueError(f"{count} devices were asked for; at least 1 expected")
     if count > 1:
-        _divide_processor(count)
+        divide_processor(count)
     found = jax.devices(choose(device).platform)
     if len(found) < count:
         raise ValueError(
             f"{count} devices were asked for and JAX has {len(found)} ({found[0].platform}): lower "
-            "--devices"
+            "their number"
         )
     return Mesh(np.array(found[:count]), (AXIS,))
 
 
-def default_count(device: str, batch_size: int, cores: int) -> int:
-    """As many devices as pay: on a CPU its `cores`, if each gets 16 images or more.
+def default_count(device: str, batch_size: int) -> int:
+    """As many devices as pay: all that the CPU is divided into, if each gets 16 images or more.
 
-    Accelerators are often shared, so of them it is one. JAX must not have been used before, or the
-    processor stays as it is divided. Raises ValueError if there is no such device.
+    Accelerators are often shared, so of them it is one. Raises ValueError if there is no such
+    device.
     """
-    if device in ("auto", "cpu"):
-        _divide_processor(cores)
     if choose(device).platform != "cpu":
         return 1
     counts = range(1, len(jax.devices("cpu")) + 1)
     return max((n for n in counts if batch_size % n == 0 and batch_size // n >= 16), default=1)
 
 
-def _divide_processor(count: int) -> None:
+def divide_processor(count: int) -> None:
     """Make `count` devices of the CPU, unless JAX is in use: its devices are fixed then."""
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", count)

@@ -1,52 +1,57 @@
 """Solve an initial value problem by names: solver, gradient method, tolerances in; NFE out."""
 
 import functools
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-import diffrax
+import equinox as eqx
+import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from jax_node import runge_kutta, sharding
-from jax_node.adams import Adams, AdamsController, ExplicitAdams, ImplicitAdams, statistics
-from jax_node.adjoint import Augmented, Backward, Field, Forward, solve_by_adjoint
-from jax_node.rk4 import RK4
-from jax_node.step_size import FixedStep, first_step
+from jax_node import runge_kutta, validate
+from jax_node.adjoint import Backward, Field, nan_unless, solve_by_adjoint
+from jax_node.closures import Program, open_field, origin
+from jax_node.derivatives import (
+    differentiable_integrate,
+    solve_by_kept_steps,
+    solve_through_loops,
+)
+from jax_node.failures import Cause, SolveError, failure
+from jax_node.integrate import ADAPTIVE, FIXED, Loops, Method, Norm
+from jax_node.integrate import rms as rms
+from jax_node.reverse_only import reverse_only
 
-_ADAPTIVE: dict[str, Callable[..., diffrax.AbstractSolver]] = {
-    "dopri5": diffrax.Dopri5,
-    "dopri8": diffrax.Dopri8,
-    "tsit5": diffrax.Tsit5,
-    "bosh3": diffrax.Bosh3,
-    "adams": Adams,
-}
-_FIXED: dict[str, Callable[..., diffrax.AbstractSolver]] = {
-    "euler": diffrax.Euler,
-    "midpoint": diffrax.Midpoint,
-    "rk4": RK4,
-    # These two as torchdiffeq has them.
-    "explicit_adams": functools.partial(ExplicitAdams, max_order=12, assume_equal_steps=True),
-    "implicit_adams": functools.partial(ImplicitAdams, max_order=12, assume_equal_steps=True),
-}
-FIXED_STEP = tuple(_FIXED)
-SOLVERS = (*_ADAPTIVE, *_FIXED)
+FIXED_STEP = tuple(FIXED)
+SOLVERS = (*ADAPTIVE, *FIXED)
 ADJOINTS = ("checkpoint", "direct", "adjoint")
-Norm = Callable[[PyTree], Float[Array, ""]]
+GRADIENTS = (*ADJOINTS, "forward")
 
-
-class SolveError(RuntimeError):
-    """A solve that did not reach its last time; the message says where and what to try."""
+_NO_FORWARD_MODE = (
+    "`adjoint={!r}` is a gradient in reverse mode (jax.grad, jax.vjp, jax.jacrev): for jax.jvp or "
+    "jax.jacfwd of a solve use `adjoint='forward'`"
+)
+_NO_REVERSE_MODE = (
+    "`adjoint='forward'` is for forward mode (jax.jvp, jax.jacfwd): for jax.grad, jax.vjp or "
+    f"jax.jacrev of a solve use one of {', '.join(ADJOINTS)}"
+)
+_ONCE = (
+    "`adjoint='checkpoint'` is differentiated once: for second derivatives use `adjoint='direct'` "
+    "or `adjoint='adjoint'`"
+)
 
 
 class Solution(NamedTuple):
     """A trajectory and what it cost.
 
-    `ys` has the state at every observation time as its leading axis; `nfe` counts evaluations of
-    the vector field, `accepted` and `rejected` steps, `nonconverged` steps of `implicit_adams`
-    whose corrector did not converge; `t` is the time reached, `ok` whether that is the last time,
-    with a finite state.
+    `ys` has the state at every observation time as its leading axis, NaN where the solve did not
+    get; `nfe` counts evaluations of the vector field, `accepted` and `rejected` steps,
+    `nonconverged` steps of `implicit_adams` whose corrector did not converge; `t` is the time
+    reached, `ok` whether that is the last time, with all states finite. `step` is the size of the
+    last step tried, and `cause` says why a solve failed (a number of `failures.Cause`).
     """
 
     ys: PyTree
@@ -56,39 +61,43 @@ class Solution(NamedTuple):
     nonconverged: Int[Array, ""]
     t: Float[Array, ""]
     ok: Bool[Array, ""]
+    step: Float[Array, ""]
+    cause: Int[Array, ""]
 
     def check(self) -> "Solution":
-        """Return the solution, or raise `SolveError` if it failed (outside `jit` only)."""
-        if not self.ok:
-            steps = int(self.accepted) + int(self.rejected)
-            raise SolveError(failure(float(self.t), int(self.nfe), steps, int(self.rejected)))
+        """Return the solution, or raise `SolveError` if it failed (outside `jit` only).
+
+        Of solves under `vmap`, the first that failed is told of.
+        """
+        if not validate.known(self.ok):
+            raise TypeError("`check` looks at values: call it outside of `jax.jit` and `jax.grad`")
+        failed = np.flatnonzero(~np.atleast_1d(self.ok))
+        if len(failed):
+            of = lambda values: np.atleast_1d(values)[failed[0]].item()
+            rejected = of(self.rejected)
+            message = failure(
+                Cause(of(self.cause)),
+                t=of(self.t),
+                step=of(self.step),
+                nfe=of(self.nfe),
+                steps=of(self.accepted) + rejected,
+                rejected=rejected,
+            )
+            raise SolveError(message)
         return self
-
-
-def failure(t: float, nfe: int, steps: int, rejected: int) -> str:
-    """One sentence about a failed solve."""
-    return (
-        f"the solve stopped at t = {t:.4g} after {steps} steps ({rejected} rejected, mean step "
-        f"size {t / max(1, steps - rejected):.2g}, NFE {nfe}): the vector field is too stiff, not "
-        "finite, or the tolerance too tight; raise --max-steps, rtol and atol, or lower the "
-        "learning rate"
-    )
 
 
 def check(solver: str, adjoint: str, step_size: float | Float[Array, ""] | None) -> None:
     """Refuse, in one sentence, names this framework lacks and a missing or idle step size.
 
+    For training: `adjoint` has to be one of `ADJOINTS`.
+
     Raises:
-        ValueError: which names there are, or that the solver needs (or ignores) `--step-size`.
+        ValueError: which names there are, or what is wrong with `step_size`.
     """
-    if solver not in SOLVERS:
-        raise ValueError(f"unknown solver {solver!r} in JAX: choose one of {', '.join(SOLVERS)}")
-    if adjoint not in ADJOINTS:
-        raise ValueError(f"unknown adjoint {adjoint!r} in JAX: choose one of {', '.join(ADJOINTS)}")
-    if solver in FIXED_STEP and step_size is None:
-        raise ValueError(f"{solver} takes fixed steps: give their size with --step-size")
-    if solver not in FIXED_STEP and step_size is not None:
-        raise ValueError(f"{solver} chooses its own steps: leave out --step-size")
+    validate.choice("solver", solver, SOLVERS)
+    validate.choice("adjoint", adjoint, ADJOINTS)
+    validate.options(solver, step_size=step_size)
 
 
 def splits_batch(solver: str | None, adjoint: str | None) -> bool:
@@ -103,33 +112,40 @@ def splits_batch(solver: str | None, adjoint: str | None) -> bool:
 def solve(
     field: Field,
     y0: PyTree,
-    ts: Float[Array, " times"],
+    ts: ArrayLike | Sequence[ArrayLike],
     args: PyTree = None,
     *,
     solver: str,
     adjoint: str = "checkpoint",
-    rtol: float | Float[Array, ""] = 1e-3,
-    atol: float | Float[Array, ""] = 1e-3,
-    step_size: float | Float[Array, ""] | None = None,
+    rtol: ArrayLike = 1e-3,
+    atol: ArrayLike = 1e-3,
+    step_size: ArrayLike | None = None,
+    dtmax: ArrayLike | None = None,
+    jump_ts: ArrayLike | Sequence[ArrayLike] | None = None,
     max_steps: int = 4096,
     backward: Backward | None = None,
     norm: Norm | None = None,
 ) -> Solution:
-    """Solve `dy/dt = field(t, y, args)` from `y(ts[0]) = y0`, with the state at every time in `ts`.
+    """Solve `dy/dt = field(t, y, args)`, `y(ts[0]) = y0`, for the state at every time in `ts`.
 
     Args:
-        field: the vector field; whatever is differentiated besides `y0` and `ts` is in `args`.
-        y0: initial state, any PyTree of arrays of one dtype, in which the solve is done.
-        ts: observation times, strictly increasing or decreasing, at least two.
-        args: parameters of the field.
+        field: the vector field. It is asked at no time outside of `ts[0]` to `ts[-1]`, gets the
+            time as a scalar and every part of the state in its own dtype, and returns the shape of
+            the state.
+        y0: initial state, any PyTree of float32 and float64, which is the dtype of `ys` too. Whole
+            numbers and Python's become floats of JAX's default dtype.
+        ts: observation times, strictly increasing or decreasing, at least two. Times and states
+            are computed in the widest dtype of `ts` and `y0`.
+        args: parameters of the field, any PyTree. Floats are differentiated; whole numbers, keys
+            and functions are passed on. What the field closes over is differentiated too.
         solver: a name in `SOLVERS`.
-        adjoint: `direct` (discretise-then-optimise, keeping the state at every step, room for
-            `max_steps` of them), `checkpoint` (the same by diffrax's recursive checkpointing,
-            which keeps about `sqrt(2 max_steps)` states), or `adjoint` (optimise-then-discretise,
-            keeping only the observed states).
+        adjoint: a gradient of `GRADIENTS`, see below.
         rtol: relative tolerance of an adaptive step.
         atol: absolute tolerance.
         step_size: step size of the solvers in `FIXED_STEP`.
+        dtmax: largest step of an adaptive solver: it sees what lasts as long.
+        jump_ts: times at which the field jumps; an adaptive solver ends a step before and starts
+            one after each.
         max_steps: steps after which the solve is given up, per solve.
         backward: `Backward.zeros()`, whose cotangent is the account of the backward pass: NFE
             (of `checkpoint` and `direct` those recomputed to be differentiated), failed solves, and
@@ -137,156 +153,137 @@ def solve(
         norm: of the state, in which errors are measured; by default its RMS. Backwards `adjoint`
             takes the largest of this norm of the state, of its adjoint, and the RMS of the rest.
 
+    Gradients are with respect to `y0`, `ts` and `args`, and to none of the options:
+
+    - `checkpoint`: reverse mode through the steps by diffrax's recursive checkpointing, which keeps
+      about `sqrt(2 max_steps)` states. Once.
+    - `direct`: the same gradient, keeping the state at every step, room for `max_steps` of them.
+      It may be differentiated again in either mode, at a cost that grows with `max_steps`.
+    - `adjoint`: reverse mode by the adjoint equation, keeping only the observed states; again in
+      either mode, like `direct`.
+    - `forward`: forward mode through the steps, any number of times.
+
+    The solve is one program, compiled once for a field and shapes; `rtol`, `atol`, `step_size`,
+    `dtmax` and `jump_ts` are not compiled in. It may be traced by `jit`, `vmap` and `shard_map`.
+
     Returns:
-        A `Solution`; a failed solve is marked in it and raised by `Solution.check`.
+        A `Solution`. States that were not reached are NaN, and so is a gradient through them, or by
+        an `adjoint` whose backward solve failed. `Solution.check` raises what went wrong.
 
     Raises:
-        ValueError: unknown name, or a step size missing or idle.
+        ValueError: an unknown name, an option that is missing or idle, a value that is known and
+            cannot be right. Values known only to a trace end in `Solution.ok`.
+        TypeError: a derivative that `adjoint` does not have.
+
+    Examples:
+        A decay, its gradient, and its sensitivity in forward mode:
+
+        >>> import jax, jax.numpy as jnp
+        >>> from jax_node.solve import solve
+        >>> decay = lambda t, y, rate: -rate * y
+        >>> y0, ts = jnp.array([1.0, 2.0]), jnp.array([0.0, 0.5, 1.0])
+        >>> def end(rate, adjoint="direct"):
+        ...     options = {"solver": "dopri5", "rtol": 1e-6, "atol": 1e-6, "max_steps": 64}
+        ...     return solve(decay, y0, ts, rate, adjoint=adjoint, **options).ys[-1, 0]
+        >>> print(f"{end(1.0):.4f} {jax.grad(end)(1.0):.4f}")
+        0.3679 -0.3679
+        >>> print(f"{jax.jacfwd(end)(1.0, 'forward'):.4f}")
+        -0.3679
+
+        A pulse, which long steps would miss:
+
+        >>> pulse = lambda t, y, _: jnp.where((t >= 5) & (t < 5.1), 1.0, 0.0)
+        >>> solution = solve(pulse, 0.0, [0.0, 10.0], solver="tsit5", jump_ts=[5.0, 5.1])
+        >>> print(f"{solution.check().ys[-1]:.3f} in {solution.accepted} steps")
+        0.100 in 11 steps
+
+        What cannot be solved says so:
+
+        >>> explosion = lambda t, y, _: y**2
+        >>> solve(explosion, 1.0, [0.0, 2.0], solver="dopri5").ok.item()
+        False
     """
-    check(solver, adjoint, step_size)
-    if backward is None:
-        backward = Backward.zeros()
-    ts = jnp.asarray(ts, jnp.result_type(*jax.tree.leaves(y0)))
-    # Only implicit_adams has tolerances of its own: they end its corrector's iteration.
-    own = {"rtol": rtol, "atol": atol} if solver == "implicit_adams" else {}
-    method = (_ADAPTIVE | _FIXED)[solver](**own)
-    by_steps = adjoint == "direct" and runge_kutta.supports(method)
-    integrate = functools.partial(
-        _integrate,
-        solver=method,
-        rtol=rtol,
-        atol=atol,
-        step_size=step_size,
-        max_steps=max_steps,
-        norm=functools.partial(_norm, of=norm or rms),
-        diffrax_adjoint=(
-            diffrax.DirectAdjoint()
-            if adjoint == "direct" and not by_steps
-            else diffrax.RecursiveCheckpointAdjoint()
-        ),
-    )
-    if adjoint == "adjoint":
-        out = solve_by_adjoint(field, integrate, y0, ts, args, backward)
-    elif by_steps:
-        out = runge_kutta.solve_by_steps(field, method, integrate, y0, ts, args, backward)
-    else:
-        counted = lambda t, y, args: field(t, _count_backward(y, args[1]), args[0])
-        out = integrate(counted, y0, ts, (args, backward))
-    return Solution(out.ys, **out.stats)
-
-
-@jax.custom_vjp
-def _count_backward(y: PyTree, backward: Backward) -> PyTree:
-    """The identity; every time it is differentiated, `backward.nfe`'s cotangent grows by one."""
-    del backward
-    return y
-
-
-_count_backward.defvjp(
-    lambda y, _: (y, None), lambda _, g: (g, Backward.zeros()._replace(nfe=jnp.ones(())))
-)
-
-
-def _integrate(
-    field,
-    y0,
-    ts,
-    args,
-    *,
-    solver,
-    rtol,
-    atol,
-    step_size,
-    max_steps,
-    norm,
-    diffrax_adjoint,
-    keep_steps=False,
-):
-    """Solve with diffrax: a `Forward`; with `keep_steps`, also `(times, states)` of all steps."""
-    controller: diffrax.AbstractStepSizeController
-    adams = isinstance(solver, Adams | ExplicitAdams | ImplicitAdams)
-    solver_state = None
-    if isinstance(solver, Adams):
-        dt0 = None
-        controller = AdamsController(rtol, atol, norm)
-    elif step_size is None:
-        order = solver.order(diffrax.ODETerm(field))
-        dt0, f0 = first_step(
-            field, ts[0], ts[-1], y0, args, order=order, rtol=rtol, atol=atol, norm=norm
-        )
-        if _first_same_as_last(solver):
-            solver_state = jnp.array(False), f0  # False: there is an f(t0, y0) already
-        smallest = 4 * jnp.finfo(ts.dtype).eps * jnp.max(jnp.abs(ts))
-        controller = diffrax.PIDController(rtol, atol, norm=norm, dtmin=smallest, force_dtmin=False)
-    else:
-        dt0 = jnp.copysign(jnp.asarray(step_size, ts.dtype), ts[-1] - ts[0])
-        controller = FixedStep()
-    between = diffrax.SubSaveAt(ts=ts[1:-1]) if len(ts) > 2 else None
-    steps = diffrax.SubSaveAt(t0=True, steps=True) if keep_steps else None
-    solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(field),
-        solver,
-        ts[0],
-        ts[-1],
-        dt0,
+    validate.choice("solver", solver, SOLVERS)
+    validate.choice("adjoint", adjoint, GRADIENTS)
+    given: dict[str, Any] = {"rtol": rtol, "atol": atol, "step_size": step_size}
+    given |= {"dtmax": dtmax, "jump_ts": jump_ts}
+    validate.options(solver, **given)
+    method = Method(solver, validate.max_steps(max_steps), norm or rms)
+    y0, ts = validate.state(y0), validate.times(ts)
+    dtype = max(ts.dtype, *(leaf.dtype for leaf in jax.tree.leaves(y0)), key=lambda d: d.itemsize)
+    args, static = eqx.partition(jax.tree.map(_as_array, args), eqx.is_array)
+    program, closed_over, out = open_field(
+        lambda t, y, args: field(t, y, eqx.combine(args, static)),
+        (origin(field), tuple(jax.tree.leaves(static)), jax.tree.structure(static)),
+        jax.ShapeDtypeStruct((), dtype),
         y0,
         args,
-        saveat=diffrax.SaveAt(
-            subs=(between, diffrax.SubSaveAt(t1=True), steps),
-            solver_state=adams,
-            controller_state=adams,
-        ),
-        stepsize_controller=controller,
-        solver_state=solver_state,
-        adjoint=diffrax_adjoint,
-        max_steps=max_steps,
-        throw=False,
     )
-    first = jax.tree.map(lambda leaf: leaf[None], y0)
-    parts = [first, *(ys for ys in solution.ys[:2] if ys is not None)]
-    ys = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
-    not_finite = sum(jnp.sum(~jnp.isfinite(leaf[-1])) for leaf in jax.tree.leaves(ys))
-    if adams:
-        counted = statistics(solution)
-    else:
-        start, per_step = _evaluations(solver, adaptive=step_size is None)
-        counted = {"nfe": start + per_step * solution.stats["num_steps"]}
-    stats = {
-        "nfe": counted["nfe"],
-        "nonconverged": counted.get("non_converged", jnp.zeros((), jnp.int32)),
-        "accepted": solution.stats["num_accepted_steps"],
-        "rejected": solution.stats["num_rejected_steps"],
-        "t": solution.ts[1][0],
-        "ok": (sharding.total(not_finite) == 0) & (solution.result == diffrax.RESULTS.successful),
-    }
-    out = Forward(ys, jax.lax.stop_gradient(stats))
-    return (out, (solution.ts[2], solution.ys[2])) if keep_steps else out
+    validate.output(y0, out)
+    # What was known before is constant, and what is not a float is not differentiated.
+    traced = lambda value: eqx.is_inexact_array(value) and not validate.known(value)
+    params, rest = zip(
+        eqx.partition(args, eqx.is_inexact_array), eqx.partition(closed_over, traced), strict=True
+    )
+    return _solve(
+        program,
+        method,
+        adjoint,
+        y0,
+        ts.astype(dtype),
+        params,
+        (rest, validate.controls(dtype, **given)),
+        Backward.zeros() if backward is None else backward,
+    )
 
 
-def rms(tree: PyTree) -> Float[Array, ""]:
-    """Root mean square over all leaves, on all devices that share the batch."""
-    squares = sharding.total(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree)))
-    size = sharding.count() * sum(leaf.size for leaf in jax.tree.leaves(tree))
-    return jnp.sqrt(squares / max(1, size))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), inline=True)
+def _solve(
+    program: Program,
+    method: Method,
+    adjoint: str,
+    y0: PyTree,
+    ts: Float[Array, " times"],
+    params: PyTree,
+    given: PyTree,
+    backward: Backward,
+) -> Solution:
+    """`solve`, of a field that takes `(params, given)`, with `given` `(rest, controls)`.
 
-
-def _norm(state: PyTree, of: Norm) -> Float[Array, ""]:
-    """The norm of a state; of the augmented state of the adjoint, the largest of its three parts.
-
-    One norm over all three would let the many components of the state hide the parameters.
-    torchdiffeq takes the same norm.
+    States and times are of one dtype inside, the widest; the field gets each state in its own.
     """
-    if isinstance(state, Augmented):
-        return jnp.max(jnp.stack([of(state.y), of(state.a), rms(state.p)]))
-    return of(state)
+    dtypes = jax.tree.map(lambda leaf: leaf.dtype, y0)
+    cast = lambda tree: jax.tree.map(lambda leaf, dtype: leaf.astype(dtype), tree, dtypes)
+    widened = lambda tree: jax.tree.map(lambda leaf: leaf.astype(ts.dtype), tree)
+
+    def field(t, y, args):
+        params, (rest, _) = args
+        args, closed_over = eqx.combine(params, rest)
+        return widened(program(closed_over, t, cast(y), args))
+
+    y0 = widened(y0)
+    if adjoint != "forward":
+        once = _ONCE if adjoint == "checkpoint" else None
+        y0, ts, params = reverse_only((y0, ts, params), _NO_FORWARD_MODE.format(adjoint), once)
+    args = params, given
+    if adjoint == "forward":
+        out = method.integrate(field, y0, ts, args, given[1])
+        out = eqxi.nondifferentiable_backward(out, msg=_NO_REVERSE_MODE)
+    elif adjoint == "adjoint":
+        integrate = differentiable_integrate(method)
+        out = solve_by_adjoint(field, integrate, y0, ts, params, given, backward)
+    elif adjoint == "direct" and runge_kutta.supports(method.make(given[1])):
+        out = solve_by_kept_steps(field, method, y0, ts, params, given, backward)
+    else:
+        loops: Loops = "checkpointed" if adjoint == "checkpoint" else "bounded"
+        out = solve_through_loops(field, method, loops, y0, ts, args, backward)
+    stats = out.stats
+    stats["cause"] = validate.found_at_run_time(ts, given[1], stats["cause"])
+    stats["ok"] = stats["cause"] == Cause.NONE
+    reached = (ts - stats["t"]) * jnp.sign(ts[-1] - ts[0]) <= 0
+    return Solution(cast(nan_unless(reached & (stats["cause"] < Cause.TIMES), out.ys)), **stats)
 
 
-def _first_same_as_last(solver: diffrax.AbstractSolver) -> bool:
-    """Whether the last evaluation of a step is the first of the next."""
-    return isinstance(solver, diffrax.AbstractERK) and solver.tableau.fsal  # type: ignore
-
-
-def _evaluations(solver: diffrax.AbstractSolver, *, adaptive: bool) -> tuple[int, int]:
-    """Evaluations at the start (two choose the first step size) and per attempted step."""
-    reused = _first_same_as_last(solver)
-    return 2 * adaptive, runge_kutta.stages(solver) - reused
+def _as_array(leaf: Any) -> Any:
+    """Python's floats and numpy's arrays as arrays; whole numbers and functions as they are."""
+    return jnp.asarray(leaf) if isinstance(leaf, float | complex | np.ndarray) else leaf

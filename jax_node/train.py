@@ -110,7 +110,7 @@ class Learner:
             known = ", ".join(PRECISIONS)
             raise ValueError(f"precision {precision!r} is unknown; choose one of {known}")
         self._mesh = sharding.make_mesh(device, n_devices)
-        self._dtype = devices.dtype_of(precision)
+        self._dtype = devices.use_precision(precision)
         integrate = None
         options: dict[str, Any] = {}
         if solver is not None and adjoint is not None:
@@ -196,13 +196,13 @@ class Learner:
                 nfe = int(result.backward.nfe)
                 raise SolveError(
                     f"the adjoint's solve backwards in time failed after {nfe} evaluations: "
-                    " use --adjoint checkpoint, or smaller rtol and atol"
+                    " use `adjoint='checkpoint'`, or smaller `rtol` and `atol`"
                 )
         check_finite(
             {"loss": result.loss, "gradient": result.gradient_norm},
             self.state,
             learning_rate,
-            "lower the learning rate, or use --optimizer adam",
+            "lower the `learning_rate`, or use `optimizer='adam'`",
         )
         self.state = state
         return {
@@ -311,12 +311,16 @@ def default_devices(
 ) -> int:
     """How many devices a `Learner` with these arguments had best share a batch among.
 
-    More than one pay only where each runs by itself; on a CPU they are at most its free `cores`. To
-    be asked before JAX is used. Raises ValueError if there is no such device.
+    More than one pay only where each runs by itself; the CPU is divided into its free `cores` then,
+    if JAX has not been used before. Raises ValueError if there is no such device.
     """
     del others
     alone = _runs_by_device(solver, adjoint, bool(kinetic_weight or jacobian_weight))
-    return sharding.default_count(device, batch_size, cores) if alone else 1
+    if not alone:
+        return 1
+    if device in ("auto", "cpu"):
+        sharding.divide_processor(cores)
+    return sharding.default_count(device, batch_size)
 
 
 def forward(graph: nnx.GraphDef, weights: nnx.State, running: nnx.State, images: Array) -> Output:

@@ -18,7 +18,8 @@ from experiments.harness.errors import ConfigError, DataError, RunError, RunFail
 FLAGS = {"learning_rate": "lr"} | {
     name: name.replace("_", "-")
     for name in (
-        "solver", "adjoint", "rtol", "atol", "step_size", "max_steps", "optimizer", "precision"
+        "solver", "adjoint", "rtol", "atol", "step_size", "max_steps", "optimizer", "precision",
+        "device",
     )
 }  # fmt: skip
 

@@ -158,9 +158,11 @@ class AdamsController(AbstractAdaptiveStepSizeController[AdamsControllerState, A
             # Euler's trial moves the state by a hundredth of itself, or by a tolerance.
             trial = jnp.where(d0 < 1e-5, 1, 0.01 * d0) / d1
             trial = jnp.where(jnp.isfinite(trial), trial, 1e-6 * (t1 - t0))
-            trial = jnp.maximum(trial, 100 * _resolution(t0))
+            trial = jnp.minimum(jnp.maximum(trial, 100 * _resolution(t0)), t1 - t0)
             best = jnp.minimum(jnp.sqrt(0.01 / d2), 100 * h)
-            return (t0 + trial, add_scaled(y0, trial, f), f, trial), best
+            # Rounding must not lead beyond the end, where the field need not be defined.
+            t = jnp.minimum(t0 + trial, t1)
+            return (t, add_scaled(y0, trial, f), f, trial), best
 
         zeros = jax.tree.map(jnp.zeros_like, y0)
         _, (_, best) = jax.lax.scan(step, (t0, y0, zeros, jnp.ones_like(t0)), None, length=2)

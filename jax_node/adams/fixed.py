@@ -145,7 +145,7 @@ class _FixedAdams(AbstractSolver[FixedAdamsState]):
 
         def evaluate_and_go_on(trip: _Trip, i, rule: Rule) -> _Trip:
             y = jax.tree.map(jnp.add, y0, trip.increment)
-            f = evaluate(terms, t0 + rule.time * h, y, args)
+            f = evaluate(terms, jnp.minimum(t0 + rule.time * h, t1), y, args)
             first = i == 0
             origin = jax.tree.map(lambda f, old: jnp.where(first, f, old), f, trip.origin)
 

@@ -24,11 +24,6 @@ CASES = {
 AMPLIFICATION = math.prod(np.linalg.norm(matrix, 2) ** 2 for matrix in conv.winograd(6, 3))
 
 
-@pytest.fixture(autouse=True)
-def _as_on_cpu(monkeypatch):
-    monkeypatch.setattr(conv, "use_products", lambda: True)
-
-
 def _data(shape_x, shape_kernel, dtype=jnp.float64):
     rng = np.random.default_rng(0)
     return [jnp.asarray(rng.standard_normal(shape), dtype) for shape in (shape_x, shape_kernel)]
@@ -71,7 +66,21 @@ def test_forward_mode_and_vmap():
     np.testing.assert_allclose(stacked[1], 2 * f(x), atol=1e-12)
 
 
-def test_accelerators_get_the_plain_convolution(monkeypatch):
-    monkeypatch.setattr(conv, "use_products", lambda: False)
-    x, kernel = _data((6, 6, 2, 3), (3, 3, 3, 4))
-    assert jnp.array_equal(conv.same3x3(x, kernel), conv.plain(x, kernel, padding=1))
+@pytest.mark.parametrize(
+    ("fast", "shape_x", "shape_kernel"),
+    [CASES[name][:3] for name in ("same3x3", "valid3x3", "half4x4, even")],
+)
+@pytest.mark.parametrize("platform", ["cpu", "cuda"])
+def test_the_platform_that_runs_chooses(fast, shape_x, shape_kernel, platform):
+    """Whatever the default backend is: `--device cpu` on a machine with a GPU is fast too."""
+    traced = jax.jit(fast).trace(*_data(shape_x, shape_kernel, jnp.float32))
+    program = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert ("stablehlo.convolution" in program) == (platform == "cuda")
+
+
+def test_bfloat16_is_native_on_an_accelerator_only():
+    x, kernel = _data((6, 6, 2, 3), (3, 3, 3, 4), jnp.float32)
+    traced = jax.jit(conv.in_bfloat16(conv.same3x3)).trace(x, kernel)
+    on_cpu = traced.lower(lowering_platforms=("cpu",)).compile().as_text()
+    assert "bf16[" not in on_cpu
+    assert "bf16>" in traced.lower(lowering_platforms=("cuda",)).as_text()

@@ -59,3 +59,8 @@ def test_a_repeated_time_stands_still(times):
 def test_a_solver_that_cannot_is_answered_with_the_list(times):
     with pytest.raises(ValueError, match=", ".join(METHODS)):
         solve_at(decay, jnp.ones((3, 2)), times, 1.3, solver="dopri5")
+
+
+def test_no_substep_is_refused():
+    with pytest.raises(ValueError, match="`substeps` is 0"):
+        solve_at(lambda t, y, _: y, jnp.ones((1, 1)), jnp.array([[0.0, 1.0]]), substeps=0)

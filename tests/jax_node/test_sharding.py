@@ -89,7 +89,8 @@ def test_devices_that_are_not_there(count, message):
 
 COUNTS = """
 from jax_node import sharding
-print([sharding.default_count("cpu", size, 4) for size in (128, 64, 48, 32, 31, 17, 1)])
+sharding.divide_processor(4)
+print([sharding.default_count("cpu", size) for size in (128, 64, 48, 32, 31, 17, 1)])
 """
 
 
@@ -101,7 +102,8 @@ def test_cores_share_a_batch_by_default_if_each_gets_enough():
 
 
 def test_where_devices_cannot_run_by_themselves_one_is_the_default(monkeypatch):
-    monkeypatch.setattr(sharding, "default_count", lambda device, batch_size, cores: cores)
+    monkeypatch.setattr(sharding, "divide_processor", lambda cores: None)
+    monkeypatch.setattr(sharding, "default_count", lambda device, batch_size: 4)
     plain = {"solver": "dopri5", "adjoint": "direct", "device": "cpu", "kinetic_weight": 0.0,
              "jacobian_weight": 0.0, "seed": 0}  # fmt: skip
     assert default_devices(64, 4, **plain) == 4

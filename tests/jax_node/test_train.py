@@ -155,7 +155,7 @@ def test_predictions_of_one_image_and_statistics(digits):
         ({"optimizer": "lbfgs"}, "choose one of sgd, adam"),
         ({"precision": "float16"}, "choose one of float32, float64, bfloat16"),
         ({"model": "vgg"}, "choose one of resnet6"),
-        ({"device": "abacus"}, "choose one with --device"),
+        ({"device": "abacus"}, "choose one as `device`"),
         ({"model": "odenet", "solver": "rk45", "adjoint": "direct"}, "choose one of dopri5"),
     ],
 )
