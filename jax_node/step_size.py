@@ -87,7 +87,9 @@ def first_step(
         jnp.maximum(1e-6, h0 * 1e-3).astype(slope.dtype),
         (0.01 / jnp.where(flat, 1, largest)) ** (1 / order),
     ).astype(t0.dtype)
-    h = jnp.minimum(jnp.minimum(100 * h0, h1), span)
+    # Beyond the end where one step will do: diffrax cuts it there, and the derivative of a cut
+    # between equals would be halved.
+    h = jnp.minimum(jnp.minimum(100 * h0, h1), 2 * span)
     return jax.lax.stop_gradient(direction * h), f0
 
 
@@ -232,7 +234,8 @@ class FixedStep(diffrax.AbstractStepSizeController[tuple, Scalar]):
     def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
         """First step, and the state: steps made, t0, t1, dt0, and what is told of the steps."""
         del terms, y0, args, func, error_order
-        return t0 + dt0, (jnp.asarray(1), t0, t1, dt0, StepState.start(t0))
+        first = _end_of_step(t0, t1, dt0, 1)
+        return first, (jnp.asarray(1), t0, t1, dt0, StepState.start(t0))
 
     def adapt_step_size(
         self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
@@ -240,15 +243,23 @@ class FixedStep(diffrax.AbstractStepSizeController[tuple, Scalar]):
         """Accept the step; the next ends at `t0 + n dt0`, free of accumulated rounding."""
         del y0, args, y_error, error_order
         made, start, end, dt0, state = controller_state
-        t_next = start + (made + 1).astype(dt0.dtype) * dt0
-        # What rounding leaves before the end is no step.
-        rounding = 8 * jnp.finfo(t_next.dtype).eps * jnp.maximum(jnp.abs(start), jnp.abs(end))
-        t_next = jnp.where(jnp.abs(end - t_next) <= rounding, end, t_next)
+        t_next = _end_of_step(start, end, dt0, made + 1)
         finite = all_finite(y1_candidate)
         state = state._replace(step=t1 - t0, finite=finite)
         result = RESULTS.where(finite, RESULTS.successful, RESULTS.dt_min_reached)
         at = jnp.where(finite, t1, t0)
         return True, at, t_next, False, (made + 1, start, end, dt0, state), result
+
+
+def _end_of_step(start: Scalar, end: Scalar, dt0: Scalar, number: Int[Array, ""] | int) -> Scalar:
+    """`start + number dt0`; what rounding leaves before the end is no step.
+
+    The last step's end moves with `end`, and not by half: so diffrax's cut between equals would
+    differentiate it.
+    """
+    t_next = start + jnp.asarray(number, dt0.dtype) * dt0
+    rounding = 8 * jnp.finfo(t_next.dtype).eps * jnp.maximum(jnp.abs(start), jnp.abs(end))
+    return jnp.where(jnp.abs(end - t_next) <= rounding, end, t_next)
 
 
 def all_finite(tree: PyTree) -> Bool[Array, ""]:

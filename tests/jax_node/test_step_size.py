@@ -1,5 +1,8 @@
 """The fixed grid: as many steps as the interval holds, whatever the rounding."""
 
+import math
+
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -15,3 +18,25 @@ def test_no_step_is_made_of_rounding(ends):
     assert solution.ok
     assert int(solution.accepted) == 100
     assert float(solution.t) == ends[1]
+
+
+@pytest.mark.parametrize("adjoint", ["checkpoint", "direct"])
+@pytest.mark.parametrize(
+    ("solver", "step_size"),
+    [("euler", 1.0), ("rk4", 1.0), ("rk4", 0.25), ("explicit_adams", 1.0), ("dopri5", None)],
+)
+def test_a_step_that_ends_at_t1_moves_with_it_whole(solver, step_size, adjoint):
+    """Shifting all times moves nothing, so dL/dt1 = -dL/dt0; and h is the difference of both."""
+    ts = jnp.array([0.0, 1.0 if step_size else 2e-4])
+    end = lambda ts: solve(
+        lambda t, y, args: -0.7 * y, jnp.ones(1), ts, solver=solver, step_size=step_size,
+        adjoint=adjoint,
+    ).ys[-1, 0]  # fmt: skip
+    gradient = jax.grad(end)(ts)
+    assert gradient[1] == pytest.approx(-gradient[0], rel=1e-12)
+    if step_size in (1.0, None):  # one step: y1 = R(z), z = -0.7 h
+        power = 1 if solver == "euler" else 5 if solver == "dopri5" else 4
+        z = -0.7 * float(ts[1])
+        slope = sum(z ** (k - 1) / math.factorial(k - 1) for k in range(1, power + 1))
+        # dopri5's sixth power is z^6 / 600 and not there at 1e-4
+        assert gradient[1] == pytest.approx(-0.7 * slope, rel=1e-12)
