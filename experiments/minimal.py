@@ -39,7 +39,7 @@ class ODENet(nnx.Module):
         solution = solve(
             field,
             y0,
-            jnp.array([0.0, 1.0]),
+            jnp.array([0.0, 1.0], y0.dtype),
             weights,
             solver="dopri5",  # or tsit5, adams, ...: see solve.SOLVERS
             adjoint="direct",  # through the solver's steps; "adjoint" is the paper's method

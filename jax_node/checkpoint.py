@@ -4,6 +4,7 @@ import contextlib
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -77,7 +78,7 @@ def check(path: Path, found: Mapping[str, np.ndarray], expected: Mapping[str, Ar
             raise CheckpointError(f"checkpoint {path} has an extra array {name}; {hint}")
 
 
-def flatten(prefix: str, tree: PyTree) -> dict[str, Array]:
+def flatten(prefix: str, tree: PyTree) -> dict[str, Any]:
     """Leaves by dotted name, `prefix` first: `model.field.conv1.kernel`."""
     name = lambda path: jax.tree_util.keystr(path, simple=True, separator=".")
     return {

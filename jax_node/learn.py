@@ -77,7 +77,7 @@ class Learner:
         found = {name: float(value) for name, value in metrics.items()}
         norm = found.pop("gradient_norm")
         values = {"loss": found["loss"], "gradient": norm}
-        check_finite(values, self.state, learning_rate, "lower the `learning_rate`")
+        check_finite(values, self.state, learning_rate, "lower `learning_rate`")
         self.state = state
         return found
 

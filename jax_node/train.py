@@ -202,7 +202,7 @@ class Learner:
             {"loss": result.loss, "gradient": result.gradient_norm},
             self.state,
             learning_rate,
-            "lower the `learning_rate`, or use `optimizer='adam'`",
+            "lower `learning_rate`, or use `optimizer='adam'`",
         )
         self.state = state
         return {

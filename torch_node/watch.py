@@ -76,7 +76,9 @@ class Watched:
         self.now = self.forward
         self.asked: list[tuple[Tensor, Tensor]] = []  # in this step: times and derivatives
         self.tried = 0.0  # the latest step
-        self.states: Sequence[Tensor] = ()  # once solved, those from which solves backwards start
+        self.states: (
+            Tensor | Sequence[Tensor]
+        ) = ()  # once solved, those from which solves backwards start
         for name in CALLBACKS[1:]:  # torchdiffeq warns if a solver does not know a callback
             if adaptive or hasattr(field, name):
                 setattr(self, name, getattr(self, f"_{name}"))

@@ -4,6 +4,7 @@ import inspect
 import re
 import types
 
+import jax
 import pytest
 
 import jax_node.adjoint
@@ -45,8 +46,14 @@ def mutated_adjoint(old, new):
 
 @pytest.fixture(autouse=True)
 def _no_compiled_leftovers():
+    _forget_compiled()
     yield
+    _forget_compiled()
+
+
+def _forget_compiled():
     jax_side._compiled.cache_clear()
+    jax.clear_caches()
 
 
 def failing(checks):

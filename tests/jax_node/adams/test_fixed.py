@@ -264,8 +264,8 @@ def test_float32_vmap_and_backwards_time():
     for solver in STABLE:
         first, second = jax.vmap(lambda y, solver=solver: solve(y, solver))(y0)
         assert first.dtype == jnp.float32
-        np.testing.assert_allclose(first[:, 0], y0 * np.exp(-0.5), rtol=1e-5)
-        np.testing.assert_allclose(second[:, 0], y0 * np.exp(1.0), rtol=1e-5)
+        np.testing.assert_allclose(first[:, 0], np.asarray(y0) * np.exp(-0.5), rtol=1e-5)
+        np.testing.assert_allclose(second[:, 0], np.asarray(y0) * np.exp(1.0), rtol=1e-5)
 
 
 def test_a_jump_restarts_the_history():
