@@ -108,7 +108,7 @@ def test_a_run_goes_on_in_the_other_framework(tmp_path, monkeypatch, capsys, sta
 
     errors = []
     for run in ("run", f"run-{end}"):
-        assert mnist.main(["--evaluate", run]) == 0
+        assert mnist.main(["--evaluate", run, "--devices", "1"]) == 0
         errors.append(re.search(r"test error (\S+) %", capsys.readouterr().out)[1])
     assert errors[0] == errors[1]
 
