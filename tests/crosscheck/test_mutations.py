@@ -159,7 +159,7 @@ def test_wrong_sign_in_the_jax_adjoint(monkeypatch):
 @pytest.mark.parametrize("side", ["jax", "torch"])
 def test_missing_gradient_of_the_times(monkeypatch, side):
     if side == "jax":
-        fault = mutated_adjoint("if times_wanted:", "if False:")
+        fault = mutated_adjoint("if times_wanted is not None:", "if False:")
         monkeypatch.setattr(jax_node.solve, "solve_by_adjoint", fault.solve_by_adjoint)
     else:
         fault = mutated(torch_node.adjoint, "dL_dts[i] = dL_dt", "pass")
