@@ -39,10 +39,9 @@ def run(arguments: list[str], console: Console) -> None:
     record = collect.load(path)
     clauses = coarse_adjoint.rule(record)
     for clause in clauses:
-        bound = f"{'above' if clause.above else 'at most'} {coarse_adjoint.FACTOR:g}"
         found = ", ".join(f"{q:.3g} (seed {s})" for s, q in clause.quotients.items()) or "no runs"
-        word = {True: "holds", False: "fails", None: "open"}[clause.holds]
-        console.print(f"{word:6s} {clause.text}, {bound}: {found}", highlight=False, soft_wrap=True)
+        line = f"{clause.state:6s} {clause.text}, {clause.bound}: {found}"
+        console.print(line, highlight=False, soft_wrap=True)
     console.print(coarse_adjoint.verdict(clauses), highlight=False, soft_wrap=True)
     if len(arguments) == 2:
         write(record, Path(arguments[1]))

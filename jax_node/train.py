@@ -196,7 +196,7 @@ class Learner:
                 nfe = int(result.backward.nfe)
                 raise SolveError(
                     f"the adjoint's solve backwards in time failed after {nfe} evaluations: "
-                    " use `adjoint='checkpoint'`, or smaller `rtol` and `atol`"
+                    "use `adjoint='checkpoint'`, or smaller `rtol` and `atol`"
                 )
         check_finite(
             {"loss": result.loss, "gradient": result.gradient_norm},

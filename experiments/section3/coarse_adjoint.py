@@ -149,6 +149,16 @@ class Clause:
             return False
         return True if self.quotients.keys() == set(SEEDS) else None
 
+    @property
+    def state(self) -> str:
+        """The same in a word."""
+        return {True: "holds", False: "fails", None: "open"}[self.holds]
+
+    @property
+    def bound(self) -> str:
+        """What every quotient must be."""
+        return f"{'above' if self.above else 'at most'} {FACTOR:g}"
+
 
 def rule(record: dict[str, Any]) -> list[Clause]:
     """The rule, clause by clause, of a study's record (see `collect.py`).

@@ -13,7 +13,7 @@ from experiments.classify.trust import LIMIT
 from experiments.harness.figures import BLUE, GREEN, GREY, ORANGE, bare
 from experiments.harness.markdown import table
 from experiments.section3 import coarse_adjoint, grid
-from experiments.section3.coarse_adjoint import FACTOR, name_of
+from experiments.section3.coarse_adjoint import name_of
 
 Record = dict[str, Any]
 Run = dict[str, Any]
@@ -30,7 +30,6 @@ DRAWN = {
 def text(record: Record) -> str:
     """The rule and its verdict, and a row for every variant that has runs, in Markdown."""
     clauses = coarse_adjoint.rule(record)
-    words = {True: "holds", False: "fails", None: "open"}
     rule = table(
         [
             "quotient of final training losses",
@@ -41,12 +40,12 @@ def text(record: Record) -> str:
         [
             [
                 clause.text,
-                f"{'above' if clause.above else 'at most'} {FACTOR:g}",
+                clause.bound,
                 *(
                     f"{clause.quotients[s]:.3g}" if s in clause.quotients else "not run"
                     for s in coarse_adjoint.SEEDS
                 ),
-                words[clause.holds],
+                clause.state,
             ]
             for clause in clauses
         ],
