@@ -61,13 +61,14 @@ class Study:
         "smoke",
         "coarse-adjoint",
         "coarse-adjoint-full",
+        "follow-up",
     ] = "laptop"
     """rates: learning rates chosen by validation, 5 folds of the 5,000 embedded images. With these,
     20 epochs, 5 folds: converged, the models of section 3; depth, ResNets of 2, 4 and 12 blocks;
     relu-norm, without the last ReLU, with other normalisations; coarsely-trained, with coarse
     solvers. fashion: Fashion-MNIST, 20,000 images (-full: all). laptop: 3 epochs, 93 runs; paper:
     160 epochs of the full set; coarse-adjoint: what the adjoint of a coarse step does to training
-    (-full: on a full set)."""
+    (-full: on a full set); follow-up: the seven networks of the work we follow up on."""
     only: Annotated[str | None, arg(metavar="NAMES", help_behavior_hint="(default: all)")] = None
     """Only these variants, with commas between (an unknown one is answered with the list)."""
     minutes: Annotated[

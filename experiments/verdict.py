@@ -2,7 +2,7 @@
 
 Applies the rule of section3/coarse_adjoint.py to the runs of `study.py --preset coarse-adjoint`,
 in their folder or in the JSON file made of it. `verdict.py STUDY FOLDER` writes tables and pictures
-too, for `pages.py docs/implicit_adams.md verdict=FOLDER`.
+too, for `pages.py docs/implicit_adams.md verdict=FOLDER follow-up=FOLDER/follow-up`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from experiments.harness.command import guard
 from experiments.harness.errors import ConfigError
 from experiments.harness.figures import save
 from experiments.harness.files import write_atomic
-from experiments.section3 import coarse_adjoint, coarse_adjoint_page, collect
+from experiments.section3 import coarse_adjoint, coarse_adjoint_page, collect, follow_up_page
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,11 +50,17 @@ def run(arguments: list[str], console: Console) -> None:
 def write(record: dict[str, Any], folder: Path) -> None:
     """Tables and pictures of a record."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in ("training", "switch"):
-            if figure := getattr(coarse_adjoint_page, name)(record):
-                save(folder / f"{name}.png", figure)
+        follow_up = folder / "follow-up"
+        follow_up.mkdir(parents=True, exist_ok=True)
+        for path, figure in (
+            (folder / "training.png", coarse_adjoint_page.training(record)),
+            (folder / "switch.png", coarse_adjoint_page.switch(record)),
+            (follow_up / "curves.png", follow_up_page.curves(record)),
+        ):
+            if figure:
+                save(path, figure)
         write_atomic(folder / "summary.md", coarse_adjoint_page.text(record))
+        write_atomic(follow_up / "summary.md", follow_up_page.text(record))
     except OSError as error:
         raise ConfigError(f"{folder} cannot be written ({error.strerror}).") from None
 

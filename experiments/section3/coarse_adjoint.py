@@ -35,6 +35,15 @@ CONDITIONS = {
     "relu": ("with the final ReLU", f"{SGD} --final-relu"),
 }
 GRADIENTS = ("adjoint", "direct")  # `direct` stands for `checkpoint` too: through the steps
+# Rows of the follow-up's table that are none of the runs above: the flags they have of their own.
+OTHERS = {
+    "follow-up-resnet6": ("ResNet-6, BatchNorm", "--model resnet6 --norm batch"),
+    "follow-up-resnet1": ("ResNet-1, BatchNorm", "--model resnet1 --norm batch"),
+    "follow-up-euler": (
+        "ODE-Net in torch (Euler, step 0.05, handwritten adjoint)",
+        "--framework torch --solver euler --step-size 0.05 --adjoint handwritten",
+    ),
+}
 SEEDS = (0, 1, 2)
 # How many times the training loss of the one must be that of the other, and over how many of the
 # last epochs the median is taken: without momentum the loss of single epochs jumps.
@@ -85,6 +94,20 @@ VARIANTS = (
         for first in GRADIENTS
         for then in GRADIENTS
     ),
+    *(
+        Variant(name, title, f"{flags} {SGD} --check-gradient None")
+        for name, (title, flags) in OTHERS.items()
+    ),
+)
+# The follow-up's table: row, the variant that repeats it, its test error (%).
+FOLLOW_UP = (
+    ("ResNet-6", "follow-up-resnet6", 0.45),
+    ("ResNet-1", "follow-up-resnet1", 0.64),
+    ("RK-Net", name_of("dopri5", "direct"), 0.73),
+    ("ODE-Net, Euler by hand", "follow-up-euler", 0.78),
+    ("ODE-Net, implicit Adams, SGD", name_of("one-step", "adjoint"), 1.33),
+    ("ODE-Net, implicit Adams, Adam", name_of("one-step", "adjoint", "adam-0.1"), 0.71),
+    ("ODE-Net, dopri5", name_of("dopri5", "adjoint"), 0.65),
 )
 _DECIDE = tuple(
     name_of(solver, gradient) for solver in ("one-step", "dopri5") for gradient in GRADIENTS
@@ -109,6 +132,13 @@ PRESETS = {
             (_CONDITIONS, SEEDS),
             (_ADAMS, SEEDS),
         ),
+        examined_seeds=(),
+        jobs=None,
+        minutes=float("inf"),
+    ),
+    "follow-up": Preset(
+        flags=f"--epochs 30 --batch-size 32 {_THEIRS}",
+        blocks=tuple((tuple(name for _, name, _ in FOLLOW_UP), (seed,)) for seed in SEEDS),
         examined_seeds=(),
         jobs=None,
         minutes=float("inf"),

@@ -1,0 +1,78 @@
+"""The seven networks of the work we follow up on, repeated: a table and a picture like theirs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.harness.figures import BLUE, GREEN, GREY, ORANGE, bare
+from experiments.harness.markdown import table
+from experiments.section3.coarse_adjoint import FOLLOW_UP, final_loss
+
+COLOURS = ("black", GREY, ORANGE, "#8d5aa5", GREEN, "#a8cf8e", BLUE)  # implicit Adams is green
+# Their training loss with implicit Adams and SGD, read off their picture: between two values for
+# the first epochs, then least, then at the end.
+JUMPS, LEAST, END = (20, 0.06, 0.15), (63, 0.036), (160, 0.058)
+
+
+def text(record: dict[str, Any]) -> str:
+    """A row for every network that has runs: their test error and ours, in Markdown."""
+    rows = [
+        [
+            title,
+            f"{error:.2f}",
+            " / ".join(f"{_selected(run)['test_error']:.1f}" for run in runs) or "not run",
+            " / ".join(f"{final_loss(run):.2g}" for run in runs),
+            " / ".join(str(run["seed"]) for run in runs),
+        ]
+        for title, name, error in FOLLOW_UP
+        for runs in [_runs(record, name)]
+    ]
+    headers = ["network", "theirs: test error (%)", "ours: test error (%)", "ours: training loss",
+               "seeds"]  # fmt: skip
+    return (
+        f"{table(headers, rows)}\n"
+        "Numbers of ours are one a seed; the test error is that of the epoch of least training "
+        "loss, as theirs is. `python experiments/study.py --preset follow-up`, "
+        f"{record['data']['title']}; theirs: 60,000 + 10,000 images and 160 epochs.\n"
+    )
+
+
+def curves(record: dict[str, Any]) -> Figure | None:
+    """Training loss over the epochs: ours, the first seed, and what is known of theirs."""
+    figure = Figure(figsize=(10, 4.4), dpi=120, layout="constrained")
+    ours, theirs = figure.subplots(1, 2, sharey=True)
+    for (title, name, _), colour in zip(FOLLOW_UP, COLOURS, strict=True):
+        for run in _runs(record, name)[:1]:
+            rows = run["rows"]
+            losses = [row["train_loss"] for row in rows]
+            ours.plot([row["epoch"] for row in rows], losses, color=colour, label=title)
+    if not ours.lines:
+        return None
+    ours.set(title="Ours: 4,000 images", ylabel="training loss (nats)", yscale="log")
+    _draw_theirs(theirs)
+    for axis in (ours, theirs):
+        axis.set_xlabel("epoch")
+        bare(axis)
+    figure.legend(*ours.get_legend_handles_labels(), loc="outside right", frameon=False)
+    return figure
+
+
+def _draw_theirs(axis: Axes) -> None:
+    epochs, low, high = JUMPS
+    axis.fill_between([1, epochs], low, high, color=GREEN, alpha=0.3, linewidth=0)
+    axis.plot(*zip(LEAST, END, strict=True), "o--", color=GREEN)
+    axis.annotate("jumps", (epochs, high), xytext=(4, -4), textcoords="offset points")
+    axis.annotate("least", LEAST, xytext=(0, -14), textcoords="offset points", ha="center")
+    axis.annotate("end", END, xytext=(-4, 6), textcoords="offset points", ha="right")
+    axis.set(title="Theirs: 60,000 images", xlim=(0, 165))
+
+
+def _runs(record: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    return [r for r in record["runs"] if r["variant"] == name and r["status"] == "done"]
+
+
+def _selected(run: dict[str, Any]) -> dict[str, Any]:
+    return min(run["rows"], key=lambda row: row["train_loss"])

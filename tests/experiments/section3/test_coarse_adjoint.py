@@ -1,0 +1,93 @@
+"""The rule on the adjoint of a coarse step, and its pages, on records made up for it."""
+
+import pytest
+
+from experiments import pages, verdict
+from experiments.section3 import coarse_adjoint, collect, grid
+from experiments.section3.coarse_adjoint import FOLLOW_UP, GRADIENTS, SEEDS, name_of, switched
+
+
+def a_run(variant, seed, loss, status="done"):
+    check = {"step": 125, "loss": loss, "cosine": 0.9, "size": 1.0, "lipschitz": 12.0}
+    row = {"train_loss": loss, "test_error": 2.0, "reconstruction": 0.1, "gradient_checks": [check]}
+    rows = [{"epoch": epoch, **row} for epoch in range(1, 8)]
+    rows[2] |= {"train_loss": loss / 9, "test_error": 1.0}
+    return {"variant": variant, "seed": seed, "fold": None, "status": status, "commit": "c0ffee",
+            "rows": rows, "summary": {"test_error": 2.0}}  # fmt: skip
+
+
+def a_record(**losses):
+    """Every run of the rule, with a final training loss of 0.01 but for the variants named."""
+    one, fine = (name_of(s, "adjoint") for s in ("one-step", "dopri5"))
+    names = [one, fine, name_of("one-step", "direct"), name_of("dopri5", "direct")]
+    names += [switched(first, then) for first in GRADIENTS for then in GRADIENTS]
+    found = dict.fromkeys(names, 0.01) | {k.replace("_", "-"): v for k, v in losses.items()}
+    runs = [a_run(name, seed, loss) for name, loss in found.items() for seed in SEEDS]
+    return {"preset": "coarse-adjoint", "flags": [], "sessions": [], "tested": {},
+            "data": {"title": "made up"}, "runs": runs}  # fmt: skip
+
+
+GUILTY = {
+    "one_step_adjoint": 0.1, "switch_adjoint_adjoint": 0.1, "switch_direct_adjoint": 0.1
+}  # fmt: skip
+
+
+def states(record):
+    return [clause.state for clause in coarse_adjoint.rule(record)]
+
+
+def test_the_adjoint_is_the_cause_only_if_every_clause_holds():
+    assert states(a_record(**GUILTY)) == ["holds"] * 4
+    assert "is the cause" in coarse_adjoint.verdict(coarse_adjoint.rule(a_record(**GUILTY)))
+    assert states(a_record(**GUILTY, dopri5_adjoint=0.1)) == ["holds", "fails", "holds", "holds"]
+    innocent = a_record()
+    assert states(innocent) == ["fails", "holds", "fails", "fails"]
+    assert "fails" in coarse_adjoint.verdict(coarse_adjoint.rule(innocent))
+
+
+def test_one_seed_that_differs_decides_and_one_that_is_missing_leaves_open():
+    record = a_record(**GUILTY)
+    last = max(i for i, run in enumerate(record["runs"]) if run["variant"] == "dopri5-adjoint")
+    del record["runs"][last]
+    assert states(record) == ["holds", "open", "holds", "holds"]
+    record["runs"][0] = a_run("one-step-adjoint", 0, 0.01)
+    assert states(record)[0] == "fails"
+
+
+def test_a_run_that_failed_has_an_infinite_loss_and_one_under_way_has_none():
+    record = a_record(**GUILTY)
+    record["runs"][0]["status"] = "failed"
+    assert states(record)[0] == "holds"
+    record["runs"][0]["status"] = "partial"
+    assert states(record)[0] == "open"
+
+
+def test_follow_up_has_a_preset_of_seven_known_networks():
+    cells = grid.cells(grid.PRESETS["follow-up"])
+    assert len(FOLLOW_UP) == 7
+    assert [(cell.variant.name, cell.seed) for cell in cells] == [
+        (name, seed) for seed in SEEDS for _, name, _ in FOLLOW_UP
+    ]
+    assert grid.PRESETS["follow-up"].flags == grid.PRESETS["coarse-adjoint"].flags
+
+
+@pytest.fixture
+def page(tmp_path):
+    path = tmp_path / "page.md"
+    path.write_text("".join(f"<!-- {n} -->\n<!-- end {n} -->\n" for n in ("verdict", "follow-up")))
+    return path
+
+
+def test_the_command_writes_what_the_page_takes(tmp_path, page):
+    file = tmp_path / "study.json"
+    file.write_text(collect.text(a_record(**GUILTY)))
+    out = tmp_path / "out"
+    assert verdict.main([str(file), str(out)]) == 0
+    assert pages.main([str(page), f"verdict={out}", f"follow-up={out / 'follow-up'}"]) == 0
+    text = page.read_text()
+    assert "every clause holds" in text
+    # The epoch of least training loss is tested, as theirs was.
+    assert "| ODE-Net, dopri5 | 0.65 | 1.0 / 1.0 / 1.0 | 0.01 / 0.01 / 0.01 |" in text
+    assert "| ResNet-6 | 0.45 | not run |" in text
+    for name in ("verdict-training", "verdict-switch", "follow-up-curves"):
+        assert (tmp_path / "pictures" / f"page-{name}.png").stat().st_size > 1000
