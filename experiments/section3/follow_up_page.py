@@ -56,7 +56,7 @@ def curves(record: dict[str, Any]) -> Figure | None:
     for axis in (ours, theirs):
         axis.set_xlabel("epoch")
         bare(axis)
-    figure.legend(*ours.get_legend_handles_labels(), loc="outside right", frameon=False)
+    figure.legend(*ours.get_legend_handles_labels(), loc="outside right center", frameon=False)
     return figure
 
 
