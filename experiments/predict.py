@@ -98,9 +98,9 @@ def run(arguments: list[str], console: Console) -> None:
     fashion = config.data.dataset == "fashion_mnist"
     pictures = [(str(path), *image_file.read(path, fashion=fashion)) for path in given.images]
     pictures += test_images(config, given.test)
-    framework = frameworks.module(config.model.framework, "train")
+    module = frameworks.module(config.model.framework, "classify")
     solve = frameworks.module(config.model.framework, "solve")
-    learner = build_learner(framework, config)
+    learner = build_learner(module, config)
     load_checkpoint(learner, checkpoint)
     console.print(
         f"{config.model.name} in {config.model.framework}, epoch {epoch}, trained on "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from torch_node.learn import Learner
+from torch_node.learner import Learner
 from torch_node.mlp import MLP
 from torch_node.solve import Solution, SolveError, solve
 
@@ -86,4 +85,5 @@ def learner(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Pair(dim, extra, width)
-    return Learner(model, functools.partial(loss, steps=steps), precision=precision, device=device)
+    objective = lambda model, batch, tally: loss(model, batch, steps=steps)
+    return Learner(model, objective, precision=precision, device=device)

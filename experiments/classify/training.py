@@ -1,7 +1,4 @@
-"""The training loop, whatever the framework: epochs, evaluation, timing, failure.
-
-A framework comes in as its `train` module (`Learner`, `NonFiniteLossError`) and its `Learner`.
-"""
+"""The training loop, whatever the framework: epochs, evaluation, timing, failure."""
 
 from __future__ import annotations
 
@@ -11,7 +8,6 @@ import statistics
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -36,15 +32,13 @@ SCORE = {"last": None, "train_loss": "train_loss", "validation": "validation_los
 
 def train(
     folder: RunFolder,
-    framework: ModuleType,
     learner: Any,
     dataset: Dataset,
     config: Config,
     console: Console,
 ) -> None:
     """Train from the last saved epoch to the last one asked for; write and print the results."""
-    solve = frameworks.module(config.model.framework, "solve")
-    failures = (framework.NonFiniteLossError, solve.SolveError)
+    failures = frameworks.failures(config.model.framework)
     rows = folder.rewind()
     begin(folder, learner, config)
     epochs, batch_size = config.training.epochs, config.training.batch_size
@@ -74,7 +68,8 @@ def train(
                     if every and step % every == 0:
                         checks.append({"step": step, **learner.check_gradient(*checked)})
                     start, cpu_start = time.perf_counter(), time.process_time()
-                    done.append(learner.train_step(images, labels, rate))
+                    batch = {"images": images, "labels": labels}
+                    done.append(learner.train_step(batch, rate))
                     seconds.append(time.perf_counter() - start)
                     cpu_seconds.append(time.process_time() - cpu_start)
                     bar.step(epoch, done[-1])

@@ -176,8 +176,7 @@ def train(
     (lower is better) among them. `line` words a row. Raises `RunFailedError`.
     """
     training: Training = config.training
-    learn = frameworks.module(config.model.framework, "learn")
-    failures = (learn.NonFiniteLossError, learn.SolveError)
+    failures = frameworks.failures(config.model.framework)
     rows = folder.rewind()
     load_checkpoint(learner, folder.last)
     steps, compiling = training.steps_per_epoch, True

@@ -26,9 +26,9 @@ from experiments.images.dataset import Dataset
 from jax_node import models, probe
 from jax_node.adams import Adams, AdamsController, ImplicitAdams, statistics
 from jax_node.adjoint import Backward
+from jax_node.learner import State, full_precision, updated
 from jax_node.solve import Solution, solve
 from jax_node.step_size import FixedStep
-from jax_node.train import State, full_precision, updated
 
 RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 FIRST_RATE = 0.1  # that of the paper's code

@@ -15,8 +15,9 @@ from typing import Any
 import jax
 import numpy as np
 
-import jax_node.train as jax_train
-import torch_node.train as torch_train
+import jax_node.classify
+import jax_node.learner
+import torch_node.classify
 from crosscheck import weights
 from experiments.classify.resolve import learner_options
 from experiments.images import sources
@@ -110,7 +111,8 @@ def make_call(contest: Contest, side: str, batch_size: int) -> Call:
     if not contest.train:
         return lambda: learner.evaluate(images, labels)
     # A learning rate of zero leaves the weights, and with them the NFE, as they are.
-    return lambda: finished(learner, learner.train_step(images, labels, 0.0))
+    batch = {"images": images, "labels": labels}
+    return lambda: finished(learner, learner.train_step(batch, 0.0))
 
 
 def make_learner(framework: str, flags: list[str], **changes: Any) -> Any:
@@ -119,9 +121,9 @@ def make_learner(framework: str, flags: list[str], **changes: Any) -> Any:
     # A solve that needs more steps than these is not what is meant to be measured.
     options = learner_options(["--framework", side, "--max-steps", "64", *flags]) | changes
     if side == "jax":
-        return jax_train.Learner(**options)
+        return jax_node.classify.learner(**options)
     drawn = models.build(options["model"], solver=solve.solve, seed=0)
-    twin = torch_train.Learner(**options)
+    twin = torch_node.classify.learner(**options)
     weights.into_torch(twin.model, weights.to_torch(weights.of_jax(drawn)))
     if framework == "compiled":
         # What a solver does between evaluations cannot be compiled; the field can.
@@ -137,6 +139,6 @@ def digits(batch_size: int) -> tuple[np.ndarray, np.ndarray]:
 
 def finished(learner: Any, result: dict[str, float]) -> dict[str, float]:
     """`result`, once the new weights of a JAX learner are computed too."""
-    if isinstance(learner, jax_train.Learner):
+    if isinstance(learner, jax_node.learner.Learner):
         jax.block_until_ready(learner.state)
     return result

@@ -65,9 +65,9 @@ def test_the_learner_sees_the_schedule(flags, tmp_path, monkeypatch):
     seen = []
     step = SoftmaxLearner.train_step
 
-    def train_step(self, images, labels, learning_rate):
+    def train_step(self, batch, learning_rate):
         seen.append(learning_rate)
-        return step(self, images, labels, learning_rate)
+        return step(self, batch, learning_rate)
 
     monkeypatch.setattr(SoftmaxLearner, "train_step", train_step)
     assert mnist.main([*flags, "--out", str(tmp_path / "run")]) == 0
@@ -217,10 +217,10 @@ def test_a_failed_step_ends_the_run_and_keeps_the_last_good_state(
     good = []
     step = SoftmaxLearner.train_step
 
-    def train_step(self, images, labels, learning_rate):
+    def train_step(self, batch, learning_rate):
         if len(good) == 8:
             raise error
-        result = step(self, images, labels, learning_rate)
+        result = step(self, batch, learning_rate)
         good.append(self.state["weights"].copy())
         return result
 
