@@ -107,11 +107,10 @@ def make_call(contest: Contest, side: str, batch_size: int) -> Call:
     framework, _, gradient = side.partition(" ")
     options = contest.flags.split() + (["--adjoint", gradient] if gradient else [])
     learner = make_learner(framework, options + (["--devices", "2"] if on_two else []))
-    images, labels = digits(batch_size)
+    batch = digits(batch_size)
     if not contest.train:
-        return lambda: learner.evaluate(images, labels)
+        return lambda: learner.evaluate(**batch)
     # A learning rate of zero leaves the weights, and with them the NFE, as they are.
-    batch = {"images": images, "labels": labels}
     return lambda: finished(learner, learner.train_step(batch, 0.0))
 
 
@@ -131,10 +130,10 @@ def make_learner(framework: str, flags: list[str], **changes: Any) -> Any:
     return twin
 
 
-def digits(batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first images of the embedded training set."""
+def digits(batch_size: int) -> dict[str, np.ndarray]:
+    """The first `images` of the embedded training set, and their `labels`."""
     dataset = sources.load("mnist", "embedded", limit_train=batch_size)
-    return dataset.train_images, dataset.train_labels
+    return {"images": dataset.train_images, "labels": dataset.train_labels}
 
 
 def finished(learner: Any, result: dict[str, float]) -> dict[str, float]:

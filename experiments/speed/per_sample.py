@@ -60,8 +60,7 @@ def _peak(solver: Callable[..., Solution], batch_size: int) -> float | None:
 
 def _call(solver: Callable[..., Solution], batch_size: int) -> Callable[[], dict[str, float]]:
     """A training step of ODE-Net with `solver`, without changing its weights."""
-    pixels, labels = contests.digits(batch_size)
-    batch = {"images": jnp.asarray(pixels), "labels": jnp.asarray(labels)}
+    batch = {name: jnp.asarray(part) for name, part in contests.digits(batch_size).items()}
     graph, weights = nnx.split(models.build("odenet", solver=solver), nnx.Param)
     optimizer = transformation("sgd", 0.9)
     state = State(weights, optimizer.init(weights), jnp.zeros((), jnp.int32))
