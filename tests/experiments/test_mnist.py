@@ -10,13 +10,11 @@ from rich.console import Console
 
 from experiments import mnist
 from experiments.classify import curves, training
-from experiments.classify.config import parse
-from experiments.classify.resolve import resolve
 from experiments.classify.summary import epoch_line, step_status
-from experiments.classify.training import scheduled_rate
 from experiments.harness import run_folder
 from experiments.harness.loop import steady_seconds
 from experiments.harness.progress import TrainingProgress
+from experiments.harness.schedule import learning_rate
 
 from .conftest import NonFiniteLossError, SoftmaxLearner, SolveError, write_idx_folder
 
@@ -71,9 +69,9 @@ def test_the_learner_sees_the_schedule(flags, tmp_path, monkeypatch):
 
     monkeypatch.setattr(SoftmaxLearner, "train_step", train_step)
     assert mnist.main([*flags, "--out", str(tmp_path / "run")]) == 0
-    config = resolve(parse(flags))
     assert len(seen) == 3 * (96 // 16)
-    assert seen == [scheduled_rate(config, 6, step, []) for step in range(18)]
+    options = {"steps_per_epoch": 6, "epochs": 3}
+    assert seen == [learning_rate("cosine", 0.1, step=step, **options) for step in range(18)]
 
 
 class KilledError(BaseException):
