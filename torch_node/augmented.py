@@ -64,7 +64,7 @@ def evaluate(model: Pair, x: Points) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     for one in (model.plain, model.augmented):
         try:
             logit, solution = one(x, solver="dopri5", rtol=1e-5, atol=1e-5, max_steps=1024)
-            count = float(solution.nfe_forward)
+            count = float(solution.nfe)
         except SolveError:
             logit, count = torch.full_like(x[:, 0], torch.nan), torch.nan
         logits.append(logit)

@@ -107,7 +107,7 @@ class ImageLearner(Learner):
         with exact_convolutions():
             solution, logits = self.model.trajectory(self._images(images), ts)
         states = solution.ys.permute(0, 1, 3, 4, 2).cpu().numpy()
-        return Trajectory(states, logits.cpu().numpy(), solution.nfe_forward)
+        return Trajectory(states, logits.cpu().numpy(), solution.nfe)
 
     @torch.no_grad()
     def _evaluate(self, images: Pixels) -> Output:

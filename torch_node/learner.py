@@ -212,7 +212,7 @@ class Learner:
 def statistics(solution: Solution) -> dict[str, float]:
     """What a solve cost, and its gradient if it has been taken."""
     return {
-        "nfe_forward": float(solution.nfe_forward),
+        "nfe_forward": float(solution.nfe),
         "nfe_backward": float(solution.nfe_backward),
         "steps": float(solution.accepted),
         "rejected": float(solution.rejected),
