@@ -55,6 +55,7 @@ def write(record: dict[str, Any], folder: Path) -> None:
         for path, figure in (
             (folder / "training.png", coarse_adjoint_page.training(record)),
             (folder / "switch.png", coarse_adjoint_page.switch(record)),
+            (folder / "why.png", coarse_adjoint_page.why(record)),
             (follow_up / "curves.png", follow_up_page.curves(record)),
         ):
             if figure:

@@ -54,6 +54,18 @@ def test_one_seed_that_differs_decides_and_one_that_is_missing_leaves_open():
     assert states(record)[0] == "fails"
 
 
+def test_momentum_flattens_if_a_small_rate_stalls_and_a_large_one_without_it_does_not():
+    conditions = ("momentum", "momentum-lr-0.01", "lr-1")
+    names = {c: [name_of("one-step", g, c) for g in GRADIENTS] for c in conditions}
+    record = a_record(**{name: 0.01 for pair in names.values() for name in pair})
+    found = lambda: [clause.state for clause in coarse_adjoint.why(record)]
+    assert found() == ["holds", "fails", "holds"]
+    stalled = [a_run(names["momentum-lr-0.01"][0], seed, 0.1) for seed in SEEDS]
+    record["runs"] = stalled + record["runs"]
+    record["runs"] = list({collect.key_of(r): r for r in reversed(record["runs"])}.values())
+    assert found() == ["holds"] * 3
+
+
 def test_a_run_that_failed_has_an_infinite_loss_and_one_under_way_has_none():
     record = a_record(**GUILTY)
     record["runs"][0]["status"] = "failed"
