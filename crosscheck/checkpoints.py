@@ -9,10 +9,10 @@ from typing import Any
 from crosscheck import jax_side, trained
 from crosscheck.check import Check, compare_tensors
 from crosscheck.convert import convert
-from jax_node import train as jax_train
-from torch_node import train as torch_train
+from jax_node import classify as jax_classify
+from torch_node import classify as torch_classify
 
-LEARNERS: dict[str, Any] = {"jax": jax_train.Learner, "torch": torch_train.Learner}
+LEARNERS: dict[str, Any] = {"jax": jax_classify.learner, "torch": torch_classify.learner}
 BOUND, REASON = 1e-10, "the same layers and steps in float64"
 SOLVERS: dict[str, dict[str, Any]] = {
     "resnet1": {"solver": None, "adjoint": None, "step_size": None},
@@ -25,14 +25,14 @@ SOLVERS: dict[str, dict[str, Any]] = {
 def checks() -> list[Check]:
     """Every model, after two steps of training in either framework, predicts in the other."""
     found = []
-    images = trained.batch(100, 32)[0]
+    images = trained.batch(100, 32)["images"]
     for model, options in SOLVERS.items():
         for start, end in (("jax", "torch"), ("torch", "jax")):
             settings = trained.LEARNER | options | {"model": model, "precision": "float64"}
             with jax_side.precision("float64"), tempfile.TemporaryDirectory() as folder:
                 ours = LEARNERS[start](**settings)
                 for step in range(2):
-                    ours.train_step(*trained.batch(step, 8), 0.05)
+                    ours.train_step(trained.batch(step, 8), 0.05)
                 ours.save(Path(folder) / "trained")
                 theirs = LEARNERS[end](**settings | {"seed": 1})
                 theirs.load(convert(Path(folder) / "trained", end))

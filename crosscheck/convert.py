@@ -68,15 +68,12 @@ def convert(run: Path, to: str, out: Path | None = None) -> Path:
 
 
 def jax_to_torch(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The table of a JAX checkpoint as that of a torch checkpoint.
-
-    Before the first step torch has no optimiser state, and JAX zeros.
-    """
+    """The table of a JAX checkpoint as that of a torch checkpoint."""
     found = weights.to_torch({k: v for k, v in arrays.items() if k.startswith("model.")})
     steps = int(arrays["steps"])
     for name in [name for name in found if name.endswith(".running_var")]:
         found[f"{name.removesuffix('running_var')}{weights.COUNT}"] = np.asarray(steps, np.int64)
-    for name, array in arrays.items() if steps else ():
+    for name, array in arrays.items():
         kind, _, path = name.removeprefix("optimizer.").partition(".")
         if name.startswith("optimizer.") and kind in SLOTS:
             ((moved, value),) = weights.to_torch({path: array}).items()
@@ -92,7 +89,8 @@ def jax_to_torch(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def torch_to_jax(tensors: Mapping[str, np.ndarray], optimizer: str) -> dict[str, np.ndarray]:
     """The table of a torch checkpoint as that of a JAX checkpoint.
 
-    `optimizer` (`momentum`, `adam` or `none`) says which zeros JAX has before the first step.
+    `optimizer` is `momentum`, `adam` or `none`. Before the first step earlier versions wrote no
+    optimiser state in torch: it is zeros.
     """
     model = {
         name: tensor

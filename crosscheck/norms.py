@@ -29,14 +29,14 @@ def _checks(case: str, sides: dict) -> list[Check]:
     moved: dict[str, Tensors] = {}
     for step in range(STEPS):
         for name, side in sides.items():
-            side.train_step(*trained.batch(step, training.BATCH), training.RATE)
+            side.train_step(trained.batch(step, training.BATCH), training.RATE)
             if step == 0:
                 after, _ = _split(training.numbers(side))
                 moved[name] = {tensor: after[tensor] - start[tensor] for tensor in after}
     ends = {name: _split(training.numbers(side)) for name, side in sides.items()}
     trained_weights = {name: end for name, (end, _) in ends.items()}
     running = {name: end for name, (_, end) in ends.items()}
-    images, _ = trained.batch(100, 32)
+    images = trained.batch(100, 32)["images"]
     logits = {name: {"logits": side.predict(images)} for name, side in sides.items()}
     found = [
         _all_together(f"{case}, gradient", moved),

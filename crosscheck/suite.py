@@ -130,7 +130,7 @@ def _compare(findings: Findings, quick: bool, say: Callable[[str], None]) -> Non
         steps = 10 if quick else 60
         params = trained.model_weights(steps)
         findings.settings["trained weights"] = f"rknet after {steps} steps of training in torch"
-        images = trained.batch(100, 2)[0]
+        images = trained.batch(100, 2)["images"]
     with section("layers"):
         for model, precision, downsampling, norm in LAYERS[: 1 if quick else None]:
             fits = (model, downsampling) == ("odenet", "conv") and norm != "batch"

@@ -61,7 +61,7 @@ def run(
         name=f"torch {adjoint}",
         ys=solution.ys.detach().numpy(),
         gradients=gradients,
-        nfe_forward=solution.nfe_forward,
+        nfe_forward=solution.nfe,
         nfe_backward=solution.nfe_backward,
         accepted=solution.accepted,
         rejected=solution.rejected,

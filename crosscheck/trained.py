@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from crosscheck import weights
-from torch_node.train import Learner
+from torch_node.classify import learner
 
 LEARNER: dict[str, Any] = {
     "model": "rknet",
@@ -39,17 +39,17 @@ def images() -> tuple[np.ndarray, np.ndarray]:
     return pixels[order], labels[order].astype(np.int32)
 
 
-def batch(step: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Batch number `step` in the order of the images, from the start again at their end."""
+def batch(step: int, size: int) -> dict[str, np.ndarray]:
+    """`images` and `labels` of batch number `step`, from the start again at their end."""
     pixels, labels = images()
     rows = np.arange(step * size, (step + 1) * size) % len(labels)
-    return pixels[rows], labels[rows]
+    return {"images": pixels[rows], "labels": labels[rows]}
 
 
 @functools.cache
 def model_weights(steps: int) -> dict[str, np.ndarray]:
     """An ODE-Net's weights (Flax names) after `steps` steps of training in torch."""
-    learner = Learner(**LEARNER)
+    student = learner(**LEARNER)
     for step in range(steps):
-        learner.train_step(*batch(step, 32), 0.05)
-    return weights.to_jax(weights.of_torch(learner.model))
+        student.train_step(batch(step, 32), 0.05)
+    return weights.to_jax(weights.of_torch(student.model))

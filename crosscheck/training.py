@@ -15,8 +15,10 @@ from flax import nnx
 
 from crosscheck import jax_side, trained, weights
 from crosscheck.check import Check, Tensors
-from jax_node import train as jax_train
-from torch_node import train as torch_train
+from jax_node import checkpoint
+from jax_node import classify as jax_classify
+from torch_node import classify as torch_classify
+from torch_node.learner import Learner as TorchLearner
 
 BATCH = 16
 RATE = 0.05
@@ -39,9 +41,9 @@ def diverge(precision: str, steps: int) -> Divergence:
     with jax_side.precision(precision):
         sides = twins(options)
         for step in range(steps):
-            images, labels = trained.batch(step, BATCH)
             for name, learner in sides.items():
-                losses[name].append(learner.train_step(images, labels, RATE)["loss"])
+                made = learner.train_step(trained.batch(step, BATCH), RATE)
+                losses[name].append(made["loss"])
             found.append(distance(*map(numbers, sides.values())))
     return Divergence(
         precision, {name: np.array(values) for name, values in losses.items()}, np.array(found)
@@ -50,7 +52,7 @@ def diverge(precision: str, steps: int) -> Divergence:
 
 def twins(options: Mapping[str, Any]) -> dict[str, Any]:
     """Both frameworks' learners, by name, with the same weights: those that torch draws."""
-    ours, theirs = jax_train.Learner(**options), torch_train.Learner(**options)
+    ours, theirs = jax_classify.learner(**options), torch_classify.learner(**options)
     start = weights.to_jax(weights.of_torch(theirs.model))
     state = weights.fill(nnx.merge_state(ours.state.weights, ours.state.running), start)
     drawn, running = nnx.split_state(state, nnx.Param, nnx.BatchStat)
@@ -58,12 +60,12 @@ def twins(options: Mapping[str, Any]) -> dict[str, Any]:
     return {"jax": ours, "torch": theirs}
 
 
-def numbers(learner: jax_train.Learner | torch_train.Learner) -> dict[str, np.ndarray]:
+def numbers(learner: Any) -> dict[str, np.ndarray]:
     """Weights and running statistics by torch's names."""
-    if isinstance(learner, torch_train.Learner):
+    if isinstance(learner, TorchLearner):
         return weights.of_torch(learner.model)
     state = nnx.merge_state(learner.state.weights, learner.state.running)
-    flat = jax_train.checkpoint.flatten("", state)
+    flat = checkpoint.flatten("", state)
     return weights.to_torch({name.removeprefix("."): np.asarray(w) for name, w in flat.items()})
 
 

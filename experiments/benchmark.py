@@ -26,6 +26,8 @@ from rich.table import Table
 from tyro.conf import arg
 
 from experiments.harness import flags, malloc
+from experiments.harness.command import guard
+from experiments.harness.errors import ConfigError
 from experiments.harness.files import write_atomic
 from experiments.harness.provenance import environment
 from experiments.speed import bfloat16, epoch, peak_memory, per_sample, scaling
@@ -83,18 +85,17 @@ class Flags:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, or 2 for bad input."""
-    if arguments is None:
-        malloc.restart_with_kept_memory()  # for all sides, as the experiments do
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        options = flags.parse("benchmark.py", EXAMPLES, given, Flags()).measurement
-        contests = chosen(options)
-    except flags.ConfigError as error:
-        print(f"benchmark.py: {error}", file=sys.stderr)
-        return 2
+    interrupted = "what was measured is kept in --out"
+    return guard("benchmark.py", run, arguments, interrupted=interrupted, keep_programs=False)
+
+
+def run(given: list[str], console: Console) -> None:
+    """Everything `main` does, with errors as exceptions."""
+    options = flags.parse("benchmark.py", EXAMPLES, given, Flags()).measurement
+    contests = chosen(options)
     if (os.cpu_count() or 1) > 1:
         jax.config.update("jax_num_cpu_devices", 2)
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    console = Console(width=None if console.is_terminal else 200)
     record: dict[str, Any] = {
         **environment(versions()),
         "machine": machine(),
@@ -119,7 +120,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     show(record, console)
     if options.out:
         console.print(f"written: {options.out}/benchmark.json, summary.md and figures")
-    return 0
 
 
 def chosen(options: Measurement) -> list[Contest]:
@@ -129,12 +129,12 @@ def chosen(options: Measurement) -> list[Contest]:
     found = [c for c in CONTESTS if options.only.lower() in c.name.lower()]
     if not found:
         names = ", ".join(contest.name for contest in CONTESTS)
-        raise flags.ConfigError(f"--only {options.only} names none of: {names}.")
+        raise ConfigError(f"--only {options.only} names none of: {names}.")
     if options.out:
         try:
             options.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise flags.ConfigError(
+            raise ConfigError(
                 f"--out {options.out} cannot be written ({error.strerror})."
             ) from None
     if options.quick:
@@ -147,7 +147,7 @@ def jobs(
 ) -> Iterator[tuple[Part, str, Callable[[], Any]]]:
     """Part, name and function of all there is to measure, in order."""
     for contest in contests if "contests" in options.parts else ():
-        yield "contests", contest.name, functools.partial(run, contest, options, unmeasured)
+        yield "contests", contest.name, functools.partial(compete, contest, options, unmeasured)
     size, repeats = options.batch_size, options.repeats
     others: dict[Part, Callable[[], Any]] = {
         "memory": peak_memory.measure,
@@ -161,7 +161,7 @@ def jobs(
             yield part, part.replace("_", " "), measure
 
 
-def run(contest: Contest, options: Measurement, unmeasured: dict[str, str]) -> dict[str, Any]:
+def compete(contest: Contest, options: Measurement, unmeasured: dict[str, str]) -> dict[str, Any]:
     """Times, work, compile times and memory of all sides of a contest."""
     calls, first_seconds = {}, {}
     for side in contest.sides:

@@ -21,7 +21,7 @@ from experiments.harness.run_folder import RunFolder
 from experiments.series.series import Series
 from experiments.trajectories import pictures, shooting, sindy, task
 from experiments.trajectories.systems import SYSTEMS
-from experiments.trajectories.task import Data, Test
+from experiments.trajectories.task import Data, Unseen
 
 PROG = "dynamics.py"
 EXAMPLES = """examples:
@@ -137,9 +137,9 @@ def train(
     module: Any,
     learner: Any,
     config: Config,
-    problem: shooting.Problem,
+    problem: shooting.Shooting,
     series: list[Series],
-    tests: list[Test],
+    tests: list[Unseen],
     console: Console,
 ) -> None:
     """Train, then compare with the baselines; write pictures and tables."""

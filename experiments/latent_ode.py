@@ -19,7 +19,7 @@ from experiments.harness.command import guard, say
 from experiments.harness.errors import ConfigError
 from experiments.harness.run_folder import RunFolder
 from experiments.latent import pictures, predictions, spirals, windows
-from experiments.latent.windows import Problem
+from experiments.latent.windows import Windows
 from experiments.series.mauna_loa import mauna_loa
 from experiments.series.series import read_csv
 
@@ -190,7 +190,7 @@ def resolve(config: Config) -> Config:
     return dataclasses.replace(config, data=data)
 
 
-def load(config: Config) -> Problem:
+def load(config: Config) -> Windows:
     """Windows to learn from and to test with. Raises `DataError`."""
     data, seed = config.data, config.training.seed
     assert data.observations is not None
@@ -215,7 +215,7 @@ def train(
     module: Any,
     learner: Any,
     config: Config,
-    problem: Problem,
+    problem: Windows,
     console: Console,
 ) -> None:
     """Train, then predict the test windows; write pictures and tables."""

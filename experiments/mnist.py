@@ -53,15 +53,15 @@ def execute(
 ) -> None:
     """Train or evaluate in an earlier run's `folder`, or in a new one that joins `locks`."""
     config = resolve(config)
-    framework = frameworks.module(config.model.framework, "train")
+    module = frameworks.module(config.model.framework, "classify")
     check_solver(config)
     say(console, "training", configuration.describe(config))
     dataset = load_data(config, console)
     config = settle_data(config, dataset)
     if folder:
         check_same_data(folder, dataset)
-    config = settle_devices(framework, config)
-    learner = build_learner(framework, config)
+    config = settle_devices(module, config)
+    learner = build_learner(module, config)
     say(console, "device", f"{learner.device_name}; {learner.parameter_count:,} parameters")
     record = {
         "flags": configuration.to_json(config),
@@ -87,7 +87,7 @@ def execute(
         record["commands"] = folder.read_json("config.json")["commands"] + record["commands"]
         folder.write_json("config.json", record)
         keep_changes(folder.path, record["git_commit"], f"changes-epoch-{folder.epoch:04d}.diff")
-    train(folder, framework, learner, dataset, config, console)
+    train(folder, learner, dataset, config, console)
 
 
 def saved_config(folder: RunFolder, arguments: list[str]) -> Config:
@@ -150,22 +150,22 @@ def check_same_data(folder: RunFolder, dataset: Dataset) -> None:
         )
 
 
-def settle_devices(framework: ModuleType, config: Config) -> Config:
+def settle_devices(module: ModuleType, config: Config) -> Config:
     """The configuration with a number of devices: if none is given, as many as pay."""
     if config.model.devices is not None:
         return config
     cores = len(workers.available_cores())
     with complaints():
-        count = framework.default_devices(
+        count = module.default_devices(
             config.training.batch_size, cores, **learner_arguments(config)
         )
     return dataclasses.replace(config, model=dataclasses.replace(config.model, devices=count))
 
 
-def build_learner(framework: ModuleType, config: Config) -> Any:
-    """The framework's `Learner`, with its complaints about values turned into `ConfigError`."""
+def build_learner(module: ModuleType, config: Config) -> Any:
+    """A framework's learner, with its complaints about values turned into `ConfigError`."""
     with complaints():
-        return framework.Learner(**learner_arguments(config))
+        return module.learner(**learner_arguments(config))
 
 
 def evaluate_best(

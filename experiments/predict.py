@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 from rich.console import Console
+from scipy.special import softmax
 
 from experiments.classify import config as configuration
 from experiments.classify import movie
@@ -98,9 +99,9 @@ def run(arguments: list[str], console: Console) -> None:
     fashion = config.data.dataset == "fashion_mnist"
     pictures = [(str(path), *image_file.read(path, fashion=fashion)) for path in given.images]
     pictures += test_images(config, given.test)
-    framework = frameworks.module(config.model.framework, "train")
+    module = frameworks.module(config.model.framework, "classify")
     solve = frameworks.module(config.model.framework, "solve")
-    learner = build_learner(framework, config)
+    learner = build_learner(module, config)
     load_checkpoint(learner, checkpoint)
     console.print(
         f"{config.model.name} in {config.model.framework}, epoch {epoch}, trained on "
@@ -124,7 +125,7 @@ def run(arguments: list[str], console: Console) -> None:
             found = learner.trajectory(pixels[None], times.tolist())
             movie.animate(
                 given.animate, pixels[..., 0], times, found.states[:, 0],
-                softmax(found.logits[:, 0]), names,
+                softmax(found.logits[:, 0], axis=-1), names,
             )  # fmt: skip
             console.print(f"wrote {given.animate}", highlight=False, soft_wrap=True, markup=False)
     except solve.SolveError as error:
@@ -181,12 +182,6 @@ def frame_count(config: Config) -> int:
     """Frames of an animation; of a fixed-step method, its own steps, with nothing between."""
     step = config.solver.step_size
     return FRAMES if step is None else 1 + int(np.ceil(config.solver.t1 / step * (1 - 1e-6)))
-
-
-def softmax(logits: ndarray) -> ndarray:
-    """Probabilities, over the last axis."""
-    powers = np.exp(logits - logits.max(-1, keepdims=True))
-    return powers / powers.sum(-1, keepdims=True)
 
 
 if __name__ == "__main__":

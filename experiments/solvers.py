@@ -156,7 +156,7 @@ def precision(config: Any, console: Console) -> None:
     import torch
 
     from experiments.solving import precision as study
-    from experiments.solving import reference, report
+    from experiments.solving import precision_page, reference
     from experiments.solving.problems import problems
 
     known = {problem.name: problem for problem in problems()}
@@ -185,7 +185,7 @@ def precision(config: Any, console: Console) -> None:
             path = f"{method.replace(' ', '-')}-{name}"
             cells.get(path, functools.partial(one, name, method))
         say(console, "method", method)
-    record(config.out, cells, report.precision(cells.all(), config.out), config)
+    record(config.out, cells, precision_page.page(cells.all(), config.out), config)
 
 
 def clock(config: Any, console: Console) -> None:
@@ -221,8 +221,8 @@ def stability(config: Any, console: Console) -> None:
         flags.at_least(f"--{flag.replace('_', '-')}", getattr(config, flag))
     flags.check_seed(config.seed)
     from experiments.images import sources
-    from experiments.solving import report
     from experiments.solving import stability as study
+    from experiments.solving import stability_page
 
     settings = {k: getattr(config, k) for k in ("steps", "batch_size", "every")}
     cells = Cells(config.out, settings)
@@ -242,7 +242,7 @@ def stability(config: Any, console: Console) -> None:
             return cell
 
         study.search(one)
-    record(config.out, cells, report.stability(cells.all(), config.out), config)
+    record(config.out, cells, stability_page.page(cells.all(), config.out), config)
 
 
 def record(folder: Path, cells: Cells, text: str, config: Any) -> None:

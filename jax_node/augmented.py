@@ -4,7 +4,6 @@ Trajectories of an ODE never cross, so a flow cannot pull what is inside a ring 
 further components that start at 0 (ANODE; Dupont, Doucet and Teh 2019) there is a way around.
 """
 
-import functools
 from collections.abc import Mapping
 
 import jax.numpy as jnp
@@ -12,7 +11,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jax_node.learn import Learner
+from jax_node.learner import Learner
 from jax_node.mlp import MLP, Linear
 from jax_node.solve import Solution, solve
 
@@ -80,4 +79,5 @@ def learner(
 ) -> Learner:
     """Both models and their loss, ready to train."""
     model = Pair(dim, extra, width, rngs=nnx.Rngs(seed))
-    return Learner(model, functools.partial(loss, steps=steps), precision=precision, device=device)
+    objective = lambda model, batch, tally: loss(model, batch, steps=steps)
+    return Learner(model, objective, precision=precision, device=device)

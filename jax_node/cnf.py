@@ -4,7 +4,6 @@ A field moves noise at t = 0 to data at t = 1. The log-density follows from the 
 Jacobian along the way (paper, theorem 1): `d log p / dt = -tr(df/dy)`.
 """
 
-import functools
 from collections.abc import Mapping
 
 import jax
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jax_node.learn import Learner
+from jax_node.learner import Learner
 from jax_node.mlp import MLP
 from jax_node.solve import solve
 
@@ -201,6 +200,6 @@ def learner(
     device: str,
 ) -> Learner:
     """The model and its loss, ready to train."""
-    objective = functools.partial(loss, trace=trace, steps=steps)
+    objective = lambda model, batch, tally: loss(model, batch, trace=trace, steps=steps)
     model = build(dim, width=width, layers=layers, seed=seed)
     return Learner(model, objective, precision=precision, device=device)

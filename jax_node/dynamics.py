@@ -6,7 +6,6 @@ keeps the loss well behaved where a single long solve would diverge or get stuck
 window of every trajectory be solved at once (Bock 1981; Baake et al. 1992, Physical Review A 45).
 """
 
-import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jax_node.irregular import solve_at
-from jax_node.learn import Learner
+from jax_node.learner import Learner
 from jax_node.mlp import GRU, MLP, Linear
 from jax_node.solve import Solution, solve
 
@@ -149,7 +148,9 @@ def learner(
     device: str,
 ) -> Learner:
     """The model and its loss, ready to train."""
-    objective = functools.partial(loss, solver=solver, substeps=substeps, gap_weight=gap_weight)
+    objective = lambda model, batch, tally: loss(
+        model, batch, solver=solver, substeps=substeps, gap_weight=gap_weight
+    )
     model = build(starts, width=width, depth=depth, seed=seed)
     return Learner(model, objective, precision=precision, device=device)
 

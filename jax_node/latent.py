@@ -6,7 +6,6 @@ the evidence lower bound (paper, section 5 and figure 6). All times count from t
 0. A series with fewer observations than others has repeats of time 0 in front, with mask 0.
 """
 
-import functools
 from collections.abc import Mapping
 
 import jax
@@ -15,7 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jax_node.irregular import solve_at
-from jax_node.learn import Learner
+from jax_node.learner import Learner
 from jax_node.mlp import GRU, MLP, Linear
 
 Times = Float[Array, "batch times"]
@@ -207,7 +206,7 @@ def learner(
 ) -> Learner:
     """The model and its loss, ready to train."""
     model = build(channels, latent=latent, hidden=hidden, width=width, seed=seed)
-    objective = functools.partial(loss, solver=solver)
+    objective = lambda model, batch, tally: loss(model, batch, solver=solver)
     return Learner(model, objective, precision=precision, device=device)
 
 

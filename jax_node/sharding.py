@@ -21,14 +21,15 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import PyTree
+from jaxtyping import Array, Float, PyTree
 
 from jax_node.device import choose
 
 AXIS = "data"
+WHOLE, SPLIT = P(), P(AXIS)
 
 
-def make_mesh(device: str, count: int) -> Mesh:
+def make_mesh(device: str, count: int = 1) -> Mesh:
     """The first `count` devices of a kind (see `device.choose`) in a row.
 
     The processor is divided into as many devices as are asked for, if JAX has not been used before.
@@ -69,7 +70,7 @@ def divide_processor(count: int) -> None:
 
 def whole(mesh: Mesh) -> NamedSharding:
     """A copy on every device."""
-    return NamedSharding(mesh, P())
+    return NamedSharding(mesh, WHOLE)
 
 
 def split(mesh: Mesh, batch_size: int) -> NamedSharding:
@@ -77,7 +78,7 @@ def split(mesh: Mesh, batch_size: int) -> NamedSharding:
 
     The last batch of an evaluation may have any size, and then gains nothing by more devices.
     """
-    return whole(mesh) if batch_size % mesh.size else NamedSharding(mesh, P(AXIS))
+    return whole(mesh) if batch_size % mesh.size else NamedSharding(mesh, SPLIT)
 
 
 def by_device(function: Callable, mesh: Mesh, batched: tuple[bool, ...], outputs: Any) -> Callable:
@@ -86,11 +87,11 @@ def by_device(function: Callable, mesh: Mesh, batched: tuple[bool, ...], outputs
     `outputs` are the `PartitionSpec`s of what it returns. A batch that cannot be cut into equal
     parts goes to all devices whole.
     """
-    specs = tuple(P(AXIS) if is_batched else P() for is_batched in batched)
+    specs = tuple(SPLIT if is_batched else WHOLE for is_batched in batched)
     parts = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=outputs, check_vma=False)
 
     def run(*arguments):
-        size = len(arguments[batched.index(True)])
+        size = len(jax.tree.leaves(arguments[batched.index(True)])[0])
         return (function if size % mesh.size or mesh.size == 1 else parts)(*arguments)
 
     return run
@@ -99,6 +100,11 @@ def by_device(function: Callable, mesh: Mesh, batched: tuple[bool, ...], outputs
 def count() -> int:
     """How many devices share the batch of the function being traced."""
     return jax.lax.axis_size(AXIS) if _inside() else 1
+
+
+def mean(values: Float[Array, " batch"]) -> Float[Array, ""]:
+    """This device's share of the mean over the whole batch; the `total` of the shares is it."""
+    return values.sum() / (len(values) * count())
 
 
 def total(tree: PyTree) -> PyTree:

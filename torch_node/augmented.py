@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from torch_node.learn import Learner
+from torch_node.learner import Learner
 from torch_node.mlp import MLP
 from torch_node.solve import Solution, SolveError, solve
 
@@ -65,7 +64,7 @@ def evaluate(model: Pair, x: Points) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     for one in (model.plain, model.augmented):
         try:
             logit, solution = one(x, solver="dopri5", rtol=1e-5, atol=1e-5, max_steps=1024)
-            count = float(solution.nfe_forward)
+            count = float(solution.nfe)
         except SolveError:
             logit, count = torch.full_like(x[:, 0], torch.nan), torch.nan
         logits.append(logit)
@@ -86,4 +85,5 @@ def learner(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Pair(dim, extra, width)
-    return Learner(model, functools.partial(loss, steps=steps), precision=precision, device=device)
+    objective = lambda model, batch, tally: loss(model, batch, steps=steps)
+    return Learner(model, objective, precision=precision, device=device)

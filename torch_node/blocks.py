@@ -32,7 +32,7 @@ class TimeConv2d(nn.Conv2d):
         return super().forward(torch.cat([time, x], dim=1))
 
 
-class ResidualBlock(nn.Module):
+class Residual(nn.Module):
     """x + conv(relu(norm(conv(relu(norm(x)))))), 3x3 convolutions without bias (He et al. 2016).
 
     With stride 2 the first convolution halves height and width, and a 1x1 convolution of the
@@ -105,8 +105,8 @@ class ResidualDownsample(nn.Module):
     def __init__(self, channels: int, norm: str = "group") -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(1, channels, 3)
-        self.block1 = ResidualBlock(channels, stride=2, norm=norm)
-        self.block2 = ResidualBlock(channels, stride=2, norm=norm)
+        self.block1 = Residual(channels, stride=2, norm=norm)
+        self.block2 = Residual(channels, stride=2, norm=norm)
 
     def forward(self, x: Images) -> State:
         """Features [batch, channels, 7, 7]."""

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from torch_node.learn import Learner
+from torch_node.learner import Learner
 from torch_node.mlp import MLP
 from torch_node.solve import SolveError, solve
 
@@ -189,6 +189,6 @@ def learner(
     device: str,
 ) -> Learner:
     """The model and its loss, ready to train."""
-    objective = functools.partial(loss, trace=trace, steps=steps)
+    objective = lambda model, batch, tally: loss(model, batch, trace=trace, steps=steps)
     model = build(dim, width=width, layers=layers, seed=seed)
     return Learner(model, objective, precision=precision, device=device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torch_node.irregular import solve_at
-from torch_node.learn import Learner
+from torch_node.learner import Learner
 from torch_node.mlp import GRU, MLP
 from torch_node.solve import SolveError, solve
 
@@ -120,7 +119,9 @@ def learner(
     device: str,
 ) -> Learner:
     """The model and its loss, ready to train."""
-    objective = functools.partial(loss, solver=solver, substeps=substeps, gap_weight=gap_weight)
+    objective = lambda model, batch, tally: loss(
+        model, batch, solver=solver, substeps=substeps, gap_weight=gap_weight
+    )
     model = build(starts, width=width, depth=depth, seed=seed)
     return Learner(model, objective, precision=precision, device=device)
 

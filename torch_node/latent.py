@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping
 
@@ -11,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torch_node.irregular import solve_at
-from torch_node.learn import Learner
+from torch_node.learner import Learner
 from torch_node.mlp import GRU, MLP
 
 Times = Float[Tensor, "batch times"]
@@ -178,9 +177,8 @@ def learner(
 ) -> Learner:
     """The model and its loss, ready to train."""
     model = build(channels, latent=latent, hidden=hidden, width=width, seed=seed)
-    return Learner(
-        model, functools.partial(loss, solver=solver), precision=precision, device=device
-    )
+    objective = lambda model, batch, tally: loss(model, batch, solver=solver)
+    return Learner(model, objective, precision=precision, device=device)
 
 
 def _any(x: Float[Tensor, "batch inputs"]) -> Bool[Tensor, "batch 1"]:

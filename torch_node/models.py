@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor, nn
 
-from torch_node.blocks import ConvDownsample, Head, ResidualBlock, ResidualDownsample, VectorField
+from torch_node.blocks import ConvDownsample, Head, Residual, ResidualDownsample, VectorField
 from torch_node.regularise import solve_penalised
 from torch_node.solve import Solution, check, solve
 
@@ -44,7 +44,7 @@ class ResNet(nn.Module):
     def __init__(self, n_blocks: int, *, final_relu: bool, downsampling: str, norm: str) -> None:
         super().__init__()
         self.downsample = downsample(downsampling, norm)
-        self.blocks = nn.ModuleList(ResidualBlock(CHANNELS, norm=norm) for _ in range(n_blocks))
+        self.blocks = nn.ModuleList(Residual(CHANNELS, norm=norm) for _ in range(n_blocks))
         self.head = Head(CHANNELS, final_relu, norm)
 
     def forward(self, images: Float[Tensor, "batch 1 28 28"]) -> Output:
@@ -55,7 +55,7 @@ class ResNet(nn.Module):
         return Output(self.head(x), None)
 
 
-class OdeNet(nn.Module):
+class ODENet(nn.Module):
     """Downsampling, the flow of a vector field from t = 0 to t1, head.
 
     ODE-Net takes its gradients by the adjoint method, RK-Net by backpropagation through a
@@ -137,7 +137,7 @@ def build(
     step_size: float | None = None,
     max_steps: int = 4096,
     t1: float = 1.0,
-) -> ResNet | OdeNet:
+) -> ResNet | ODENet:
     """The model of that name: one of MODELS, or any `resnet<N>`; resnets ignore the solver.
 
     `norm` is one of normalise.NORMS; the field of an ODE model keeps "group" with "batch" (why:
@@ -152,7 +152,7 @@ def build(
         )
     if solver is None or adjoint is None:
         raise ValueError(f"{name} needs a solver and an adjoint; give `solver` and `adjoint`")
-    return OdeNet(
+    return ODENet(
         final_relu=final_relu,
         downsampling=downsampling,
         norm=norm,
@@ -164,3 +164,12 @@ def build(
         max_steps=max_steps,
         t1=t1,
     )
+
+
+def as_images(
+    pixels: Num[Tensor, "batch height width channels"], dtype: torch.dtype
+) -> Float[Tensor, "batch channels height width"]:
+    """Pixels 0...255 as floats in [0, 1]."""
+    # A copy: strides of one channel alone would pass for another memory format.
+    channels_first = pixels.permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format)
+    return channels_first.to(dtype) / 255

@@ -38,7 +38,7 @@ class Regulariser(NamedTuple):
     seed: int
 
     def options(self, steps: int) -> dict[str, Any]:
-        """Keyword arguments of `models.OdeNet` in the training step after `steps` others."""
+        """Keyword arguments of `models.ODENet` in the training step after `steps` others."""
 
         def draw(y: State) -> State:
             signs = np.random.default_rng((self.seed, steps)).integers(0, 2, y.shape, np.int8)

@@ -62,7 +62,7 @@ class Solution:
 
     Attributes:
         ys: states, [times, *state]; ys[0] is y0.
-        nfe_forward: evaluations of the vector field in the forward solve.
+        nfe: evaluations of the vector field in the forward solve.
         accepted: steps taken.
         rejected: steps tried and not taken.
         nonconverged: steps in which implicit_adams' functional iteration did not converge
@@ -71,7 +71,7 @@ class Solution:
     """
 
     ys: Float[Tensor, " times *state"]
-    nfe_forward: int
+    nfe: int
     accepted: int
     rejected: int
     nonconverged: int
@@ -134,7 +134,7 @@ def solve(
     ...     params=list(field.parameters()), solver="rk4", adjoint="adjoint", step_size=0.25,
     ... )
     >>> solution.ys[-1].square().sum().backward()
-    >>> field.weight.grad.shape, solution.nfe_forward, solution.nfe_backward
+    >>> field.weight.grad.shape, solution.nfe, solution.nfe_backward
     (torch.Size([2, 2]), 16, 16)
 
     Gradients reach y0, ts and the parameters of the field, by `adjoint`:
@@ -235,7 +235,7 @@ def solve(
     forward = watched.forward
     return Solution(
         ys=ys,
-        nfe_forward=forward.nfe,
+        nfe=forward.nfe,
         accepted=forward.accepted,
         rejected=forward.rejected,
         nonconverged=nonconverged[0],

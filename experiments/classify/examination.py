@@ -130,9 +130,9 @@ def change(images: Images, kind: str, amount: float) -> Images:
 
 def trained(config: Config, folder: RunFolder, **changes: Any) -> Any:
     """The run's learner with the weights that are its result and some arguments changed."""
-    framework = frameworks.module(config.model.framework, "train")
+    module = frameworks.module(config.model.framework, "classify")
     with complaints():
-        learner = framework.Learner(**learner_arguments(config) | changes)
+        learner = module.learner(**learner_arguments(config) | changes)
     load_checkpoint(learner, folder.best)
     return learner
 
@@ -175,11 +175,12 @@ def _training_step(learner: Any, dataset: Dataset, config: Config) -> dict[str, 
     """NFE and seconds of a training step, the faster of two after compilation; the rate is 0."""
     batches = dataset.epoch_batches(config.training.seed, 1, config.training.batch_size, False)
     images, labels = next(batches)
-    row = learner.train_step(images, labels, 0.0)
+    batch = {"images": images, "labels": labels}
+    row = learner.train_step(batch, 0.0)
     seconds = []
     for _ in range(2):
         began = time.perf_counter()
-        learner.train_step(images, labels, 0.0)
+        learner.train_step(batch, 0.0)
         seconds.append(time.perf_counter() - began)
     return {
         "step_nfe_forward": row["nfe_forward"],

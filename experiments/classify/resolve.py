@@ -9,7 +9,7 @@ from typing import Any
 
 from experiments.classify.config import Config, Data, Solver, Training, parse
 from experiments.harness.errors import ConfigError
-from experiments.harness.flags import at_least, at_least_zero, check_seed, positive
+from experiments.harness.flags import at_least, at_least_zero, check_seed, check_warmup, positive
 
 # A resumed run may change these: they do not change what is computed, or (epochs) say how long.
 # Data may have moved: their checksum is compared instead.
@@ -94,11 +94,7 @@ def resolve(config: Config) -> Config:
         ("--limit-test", data.limit_test),
     ):
         at_least(flag, number)
-    if not 0 <= training.warmup < training.epochs:
-        raise ConfigError(
-            f"--warmup is {training.warmup:g}; at least 0 and below --epochs ({training.epochs}) "
-            "expected."
-        )
+    check_warmup(training.warmup, training.epochs)
     return dataclasses.replace(config, model=model, solver=solver, training=training)
 
 

@@ -1,7 +1,4 @@
-"""The training loop, whatever the framework: epochs, evaluation, timing, failure.
-
-A framework comes in as its `train` module (`Learner`, `NonFiniteLossError`) and its `Learner`.
-"""
+"""Training on images: what `harness/loop.py` is given, and what is made of its rows."""
 
 from __future__ import annotations
 
@@ -9,9 +6,7 @@ import math
 import resource
 import statistics
 import sys
-import time
-from collections.abc import Iterable, Sequence
-from types import ModuleType
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,12 +16,9 @@ from rich.console import Console
 from experiments.classify import config as configuration
 from experiments.classify import curves, summary, trust
 from experiments.classify.config import Config
-from experiments.harness import frameworks, progress
-from experiments.harness.command import say
+from experiments.harness import loop
 from experiments.harness.errors import RunError, RunFailedError
-from experiments.harness.loop import load_checkpoint, steady_seconds, stop
 from experiments.harness.run_folder import RunFolder, selected_checkpoint
-from experiments.harness.schedule import learning_rate
 from experiments.images.dataset import Batch, Dataset, batches
 
 CHECKED = 64  # training images on which gradients are compared
@@ -35,74 +27,56 @@ SCORE = {"last": None, "train_loss": "train_loss", "validation": "validation_los
 
 
 def train(
-    folder: RunFolder,
-    framework: ModuleType,
-    learner: Any,
-    dataset: Dataset,
-    config: Config,
-    console: Console,
+    folder: RunFolder, learner: Any, dataset: Dataset, config: Config, console: Console
 ) -> None:
     """Train from the last saved epoch to the last one asked for; write and print the results."""
-    solve = frameworks.module(config.model.framework, "solve")
-    failures = (framework.NonFiniteLossError, solve.SolveError)
     rows = folder.rewind()
     begin(folder, learner, config)
-    epochs, batch_size = config.training.epochs, config.training.batch_size
-    steps = len(dataset.train_labels) // batch_size
+    training = config.training
+    batch_size, steps = training.batch_size, len(dataset.train_labels) // training.batch_size
     title = f"{configuration.describe(config)}\n{dataset.title}"
-    compiling = True
-    every = config.training.check_gradient
     # Always the same images, whatever the seed.
     checked = next(dataset.epoch_batches(0, 0, min(CHECKED, len(dataset.train_labels)), False))
-    assert config.training.select is not None
-    score = SCORE[config.training.select]
-    with progress.TrainingProgress(
-        epochs, folder.epoch, steps, console, status=summary.step_status, line=summary.epoch_line
-    ) as bar:
-        for epoch in range(folder.epoch + 1, epochs + 1):
-            done: list[dict[str, float]] = []
-            checks: list[dict[str, float]] = []
-            seconds: list[float] = []
-            cpu_seconds: list[float] = []
-            rate = 0.0
-            try:
-                for images, labels in dataset.epoch_batches(
-                    config.training.seed, epoch, batch_size, config.training.augment
-                ):
-                    step = (epoch - 1) * steps + len(done)
-                    rate = scheduled_rate(config, steps, step, rows)
-                    if every and step % every == 0:
-                        checks.append({"step": step, **learner.check_gradient(*checked)})
-                    start, cpu_start = time.perf_counter(), time.process_time()
-                    done.append(learner.train_step(images, labels, rate))
-                    seconds.append(time.perf_counter() - start)
-                    cpu_seconds.append(time.process_time() - cpu_start)
-                    bar.step(epoch, done[-1])
-                tested = evaluate(learner, dataset, batch_size)
-            except failures as error:
-                message = stop(folder, learner, epoch, len(done), error)
-                if rows:
-                    curves.plot_curves(rows, title, folder.path / "curves.png")
-                raise RunFailedError(message) from None
-            row = {
-                "epoch": epoch,
-                **summarise_steps(done),
-                **tested,
-                "learning_rate": rate,
-                "seconds_train": steady_seconds(seconds, compiling),
-                # Of all threads: on a busy machine a better measure of the work than seconds.
-                "cpu_seconds_train": steady_seconds(cpu_seconds, compiling),
-                "first_step_seconds": seconds[0] if compiling else None,
-                **({"gradient_checks": checks} if checks else {}),
-            }
-            compiling = False
-            rows.append(row)
-            folder.commit_epoch(row, learner.save, score=score)
-            bar.epoch(row)
-            if sentence := trust.warning(rows):
-                say(bar.console, "warning", sentence)
+    checks: list[dict[str, float]] = []
+
+    def batches(epoch: int) -> Iterator[dict[str, Any]]:
+        checks.clear()
+        batches_of_epoch = dataset.epoch_batches(training.seed, epoch, batch_size, training.augment)
+        for step, (images, labels) in enumerate(batches_of_epoch, (epoch - 1) * steps):
+            if training.check_gradient and step % training.check_gradient == 0:
+                checks.append({"step": step, **learner.check_gradient(*checked)})
+            yield {"images": images, "labels": labels}
+
+    def tested(epoch: int) -> dict[str, Any]:
+        found = evaluate(learner, dataset, batch_size)
+        return found | ({"gradient_checks": list(checks)} if checks else {})
+
+    def line(row: dict[str, Any], epochs: int) -> str:
+        warning = trust.warning(rows)
+        return summary.epoch_line(row, epochs) + (f"\n{'warning':9s} {warning}" if warning else "")
+
+    assert training.select is not None
+    try:
+        loop.train(
+            folder,
+            rows,
+            learner,
+            config,
+            steps,
+            batches,
+            tested,
+            console,
+            status=summary.step_status,
+            line=line,
+            summarise=summarise_steps,
+            score=SCORE[training.select],
+        )
+    except RunFailedError:
+        if rows:
+            curves.plot_curves(rows, title, folder.path / "curves.png")
+        raise
     if folder.best != folder.last:
-        load_checkpoint(learner, folder.best)
+        loop.load_checkpoint(learner, folder.best)
     folder.write_json("predictions.json", predictions(learner, dataset, batch_size))
     results = summarise_run(folder, learner, dataset, config, rows)
     folder.write_json("summary.json", results)
@@ -114,7 +88,7 @@ def begin(folder: RunFolder, learner: Any, config: Config) -> None:
     """Restore where the run was; before its first epoch, the weights it is to start from."""
     source = config.training.start_from
     if folder.last is not None or source is None:
-        load_checkpoint(learner, folder.last)
+        loop.load_checkpoint(learner, folder.last)
         return
     try:
         learner.load_weights(selected_checkpoint(source).absolute())
@@ -122,36 +96,18 @@ def begin(folder: RunFolder, learner: Any, config: Config) -> None:
         raise RunError(f"--start-from {source} does not fit this run: {error}") from None
 
 
-def scheduled_rate(
-    config: Config, steps_per_epoch: int, step: int, rows: Sequence[dict[str, Any]]
-) -> float:
-    """Learning rate of a step, counted from 0 over the run, after the epochs of `rows`."""
-    training = config.training
-    assert training.lr is not None
-    return learning_rate(
-        training.lr_schedule,
-        training.lr,
-        step=step,
-        steps_per_epoch=steps_per_epoch,
-        epochs=training.epochs,
-        losses=[row["train_loss"] for row in rows],
-        warmup=training.warmup,
-    )
-
-
 def evaluate(learner: Any, dataset: Dataset, batch_size: int) -> dict[str, float]:
     """Error in per cent and mean loss, of the test images and of those for validation if any.
 
-    Also the mean NFE of a forward solve, and seconds.
+    Also the mean NFE of a forward solve.
     """
-    start = time.perf_counter()
     error, loss, nfe = _evaluate(learner, dataset.test_batches(batch_size))
     found = {"test_error": error, "test_loss": loss, "test_nfe_forward": nfe}
     if dataset.validation_images is not None and dataset.validation_labels is not None:
         aside = batches(dataset.validation_images, dataset.validation_labels, batch_size)
         error, loss, _ = _evaluate(learner, aside)
         found |= {"validation_error": error, "validation_loss": loss}
-    return found | {"seconds_eval": time.perf_counter() - start}
+    return found
 
 
 def _evaluate(learner: Any, parts: Iterable[Batch]) -> tuple[float, float, float]:

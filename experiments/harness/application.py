@@ -10,24 +10,20 @@ import dataclasses
 import os
 import shlex
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import numpy as np
 from rich.console import Console
 from tyro.conf import arg
 
-from experiments.harness import flags, frameworks, progress
+from experiments.harness import flags, loop
 from experiments.harness.command import say
-from experiments.harness.errors import ConfigError, RunFailedError
+from experiments.harness.errors import ConfigError
 from experiments.harness.files import write_atomic
-from experiments.harness.loop import load_checkpoint, steady_seconds, stop
 from experiments.harness.provenance import environment, short
 from experiments.harness.run_folder import RunFolder, default_folder
-from experiments.harness.schedule import learning_rate
 
 Config = TypeVar("Config")
 # What a resumed run may change: how long, and where.
@@ -70,8 +66,10 @@ class Training:
     """Steps of Adam between them."""
     lr: Annotated[float, arg(metavar="RATE")] = 5e-3
     """Learning rate at the start."""
-    lr_schedule: Literal["cosine", "constant"] = "cosine"
-    """cosine falls to 0 over the run; constant stays."""
+    lr_schedule: Literal["cosine", "steps", "plateau", "constant"] = "cosine"
+    """As for mnist.py: cosine falls to 0 over the run; constant stays."""
+    warmup: Annotated[float, arg(metavar="EPOCHS")] = 0.0
+    """Over so many epochs the rate first rises to what the schedule says, linearly from 0."""
     seed: Annotated[int, arg(metavar="N")] = 0
     """Seed of the data, the initial weights and all that is drawn in training."""
 
@@ -80,6 +78,7 @@ class Training:
         flags.at_least("--epochs", self.epochs)
         flags.at_least("--steps-per-epoch", self.steps_per_epoch)
         flags.positive("--lr", self.lr)
+        flags.check_warmup(self.warmup, self.epochs)
         flags.check_seed(self.seed)
 
 
@@ -165,7 +164,7 @@ def train(
     folder: RunFolder,
     learner: Any,
     config: Any,
-    batch: Callable[[int], dict[str, np.ndarray]],
+    batch: Callable[[int], dict[str, Any]],
     evaluate: Callable[[int], dict[str, Any]],
     console: Console,
     line: Callable[[dict[str, Any], int], str],
@@ -175,47 +174,13 @@ def train(
     `batch(step)` must depend on nothing but the step. `evaluate(epoch)` returns metrics, `score`
     (lower is better) among them. `line` words a row. Raises `RunFailedError`.
     """
-    training: Training = config.training
-    learn = frameworks.module(config.model.framework, "learn")
-    failures = (learn.NonFiniteLossError, learn.SolveError)
+    steps = config.training.steps_per_epoch
     rows = folder.rewind()
-    load_checkpoint(learner, folder.last)
-    steps, compiling = training.steps_per_epoch, True
-    with progress.TrainingProgress(
-        training.epochs, folder.epoch, steps, console, status=_status, line=line
-    ) as bar:
-        for epoch in range(folder.epoch + 1, training.epochs + 1):
-            done: list[dict[str, float]] = []
-            seconds: list[float] = []
-            try:
-                for step in range((epoch - 1) * steps, epoch * steps):
-                    rate = learning_rate(
-                        training.lr_schedule,
-                        training.lr,
-                        step=step,
-                        steps_per_epoch=steps,
-                        epochs=training.epochs,
-                    )
-                    began = time.perf_counter()
-                    done.append(learner.train_step(batch(step), rate))
-                    seconds.append(time.perf_counter() - began)
-                    bar.step(epoch, done[-1])
-                began = time.perf_counter()
-                tested = evaluate(epoch)
-            except failures as error:
-                raise RunFailedError(stop(folder, learner, epoch, len(done), error)) from None
-            row = {
-                "epoch": epoch,
-                **{f"train_{k}": float(np.mean([one[k] for one in done])) for k in done[0]},
-                **tested,
-                "seconds_train": steady_seconds(seconds, compiling),
-                "seconds_eval": time.perf_counter() - began,
-                "first_step_seconds": seconds[0] if compiling else None,
-            }
-            compiling = False
-            rows.append(row)
-            folder.commit_epoch(row, learner.save, score="score")
-            bar.epoch(row)
+    loop.load_checkpoint(learner, folder.last)
+    batches = lambda epoch: (batch(step) for step in range((epoch - 1) * steps, epoch * steps))
+    loop.train(
+        folder, rows, learner, config, steps, batches, evaluate, console, status=_status, line=line
+    )
     return rows
 
 

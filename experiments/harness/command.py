@@ -40,14 +40,18 @@ def guard(
     arguments: Sequence[str] | None,
     *,
     interrupted: str = "--resume goes on from the last finished epoch",
+    keep_programs: bool = True,
 ) -> int:
-    """Run a command line; returns the exit code: 0, 1 for a failed run, 2 for bad input."""
+    """Run a command line; returns the exit code: 0, 1 for a failed run, 2 for bad input.
+
+    With `keep_programs` only the first run on a machine waits for JAX to compile.
+    """
     if arguments is None:
         malloc.restart_with_kept_memory()
     given = list(sys.argv[1:] if arguments is None else arguments)
-    # JAX keeps compiled programs there, so that only the first run on a machine waits for them.
-    cache = Path.home() / ".cache" / "neural-ode" / "jax"
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    if keep_programs:
+        cache = Path.home() / ".cache" / "neural-ode" / "jax"
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     console = Console(width=None if sys.stdout.isatty() else 120)
     try:
         run(given, console)

@@ -139,6 +139,14 @@ def fraction(flag: str, value: float) -> None:
         raise ConfigError(f"{flag} is {value}; at least 0 and below 1 expected.")
 
 
+def check_warmup(epochs_of_warmup: float, epochs: int) -> None:
+    """Raise `ConfigError` for a warm-up that does not end before the run does."""
+    if not 0 <= epochs_of_warmup < epochs:
+        raise ConfigError(
+            f"--warmup is {epochs_of_warmup:g}; at least 0 and below --epochs ({epochs}) expected."
+        )
+
+
 def check_seed(seed: int) -> None:
     """Raise `ConfigError` unless `seed` is what both frameworks take."""
     if not 0 <= seed < 2**32:

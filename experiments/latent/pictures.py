@@ -13,7 +13,7 @@ from experiments.harness import figures
 from experiments.harness.figures import BLUE, GREEN, GREY, ORANGE
 from experiments.harness.files import save_arrays
 from experiments.latent.predictions import SAMPLES, Trained
-from experiments.latent.windows import Problem
+from experiments.latent.windows import Windows
 
 SHOWN = "ODE-RNN"  # the encoder of all pictures
 POINTS = 120
@@ -94,7 +94,7 @@ def save_frame(path: Path, model: Trained) -> None:
     save_arrays(path, found=found, times=forward[::2])
 
 
-def animate(path: Path, frames: Path, epochs: int, problem: Problem) -> None:
+def animate(path: Path, frames: Path, epochs: int, problem: Windows) -> None:
     """Write the epochs kept by `save_frame` as an animated GIF."""
     test, plane = problem.test[:2], len(problem.names) == 2
     count = len(test.observed)
@@ -128,20 +128,20 @@ def animate(path: Path, frames: Path, epochs: int, problem: Problem) -> None:
     figures.animation(path, figure, draw, epochs)
 
 
-def _ahead(problem: Problem) -> tuple[ndarray, ndarray]:
+def _ahead(problem: Windows) -> tuple[ndarray, ndarray]:
     """Times from 0 to the last that is asked for, and from 0 back to the first."""
     last, first = problem.test.beyond.times.max(), problem.test.before.times.min()
     return np.linspace(0, last, POINTS), np.linspace(0, first, POINTS // 2)
 
 
-def _line(axis: Any, problem: Problem, part: Any, i: int, style: str, **options: Any) -> None:
+def _line(axis: Any, problem: Windows, part: Any, i: int, style: str, **options: Any) -> None:
     """Channel 0 of window `i` against time, where it was observed."""
     seen = part.mask[i, :, 0] > 0
     values = part.values[i, seen, 0] * problem.deviation[0]
     axis.plot(part.times[i, seen] * problem.scale, values, style, **options)
 
 
-def _plane(axis: Any, problem: Problem, found: Any, rnn: ndarray, i: int, seen: ndarray) -> None:
+def _plane(axis: Any, problem: Windows, found: Any, rnn: ndarray, i: int, seen: ndarray) -> None:
     """Window `i` of two channels, one against the other."""
     test = problem.test
     scale = lambda values: (values * problem.deviation).T

@@ -11,7 +11,7 @@ from numpy import ndarray
 
 from experiments.harness.markdown import table
 from experiments.latent import spirals, windows
-from experiments.latent.windows import Observed, Problem, Test
+from experiments.latent.windows import Observed, Questions, Windows
 from experiments.series.mauna_loa import harmonics
 
 # Predictive RMSE in the paper's table 2, by observations: RNN, latent ODE.
@@ -29,7 +29,7 @@ class Trained:
 
     module: Any
     learner: Any
-    problem: Problem
+    problem: Windows
     latent: int
 
     def encode(self, observed: Observed) -> dict[str, tuple[ndarray, ndarray]]:
@@ -58,7 +58,7 @@ class Trained:
                 found[name][part] = values.reshape(samples, *ask.shape, -1)
         return found
 
-    def predict(self, test: Test, samples: int = SAMPLES) -> dict[str, dict[str, Samples]]:
+    def predict(self, test: Questions, samples: int = SAMPLES) -> dict[str, dict[str, Samples]]:
         """Samples of the test windows inside, beyond and before."""
         # What is inside lies on the way to what is beyond.
         on, cut = np.concatenate([test.inside.times, test.beyond.times], 1), test.inside.times.shape
@@ -79,7 +79,7 @@ class Trained:
         return dict(zip((*ENCODERS, "baseline"), found, strict=True))
 
 
-def rmse(problem: Problem, truth: Observed, found: ndarray) -> float:
+def rmse(problem: Windows, truth: Observed, found: ndarray) -> float:
     """Root mean squared error over all observed values, in their units; NaN if there are none."""
     if not truth.mask.any():
         return float("nan")
@@ -134,7 +134,7 @@ def compare(model: Trained, config: Any) -> dict[str, Any]:
     }
 
 
-def text(problem: Problem, config: Any, results: dict[str, Any]) -> str:
+def text(problem: Windows, config: Any, results: dict[str, Any]) -> str:
     """The table of a run, and what else was measured, in Markdown."""
     columns = {"inside": "between observations", "beyond": "beyond", "before": "before"}
     headers = ["RMSE", *columns.values(), f"in the {BAND:.0%} band beyond"]
@@ -163,7 +163,7 @@ def _nearest(times: ndarray, values: ndarray, ask: ndarray) -> ndarray:
     return np.stack([np.interp(ask, times[k], column[k]) for column, k in columns], axis=1)
 
 
-def _each(method: Any, problem: Problem, observed: Observed, ask: ndarray) -> ndarray:
+def _each(method: Any, problem: Windows, observed: Observed, ask: ndarray) -> ndarray:
     """A method that takes times and values of one series, in the data's units, applied to each."""
     own = lambda values: values * problem.deviation + problem.mean
     found = np.zeros((*ask.shape, len(problem.names)))

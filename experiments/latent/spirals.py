@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from experiments.latent.windows import Observed, Problem, Test, problem
+from experiments.latent.windows import Observed, Questions, Windows, problem
 
 END = 6 * np.pi
 TIMES = 100  # in a window, before it and beyond it
@@ -32,7 +32,7 @@ def sample(
     starts: tuple[int, int],
     grid: int,
     generator: np.random.Generator,
-) -> Test:
+) -> Questions:
     """`count` windows of 100 times, half of either direction, starting between two grid points.
 
     `observations` of the 100 times are observed, others in each window, with noise; the truth
@@ -52,10 +52,10 @@ def sample(
         return Observed(np.tile(ts[index], (count, 1)), truth, np.ones_like(truth))
 
     inside, beyond = part(slice(TIMES, 2 * TIMES)), part(slice(2 * TIMES, None))
-    return Test(observed, inside, beyond, part(slice(TIMES - 1, None, -1)), noisy=False)
+    return Questions(observed, inside, beyond, part(slice(TIMES - 1, None, -1)), noisy=False)
 
 
-def make(count: int, tests: int, observations: int, noise: float, grid: int, seed: int) -> Problem:
+def make(count: int, tests: int, observations: int, noise: float, grid: int, seed: int) -> Windows:
     """Training windows from anywhere but the ends, and test windows that the curve goes on beyond.
 
     As in the example, no window starts in the first 100 points or ends beyond the last.

@@ -39,7 +39,7 @@ class Observed:
 
 
 @dataclass(frozen=True)
-class Test:
+class Questions:
     """Windows to predict, from what is observed of them.
 
     `inside` is the truth in the observed stretch, `beyond` after it, `before` before it (with
@@ -52,17 +52,17 @@ class Test:
     before: Observed
     noisy: bool
 
-    def __getitem__(self, rows: slice) -> Test:
+    def __getitem__(self, rows: slice) -> Questions:
         return self.map(lambda part: part[rows])
 
-    def map(self, change: Callable[[Observed], Observed]) -> Test:
+    def map(self, change: Callable[[Observed], Observed]) -> Questions:
         """The same with every part changed."""
         parts = map(change, (self.observed, self.inside, self.beyond, self.before))
-        return Test(next(parts), next(parts), next(parts), next(parts), self.noisy)
+        return Questions(next(parts), next(parts), next(parts), next(parts), self.noisy)
 
 
 @dataclass(frozen=True)
-class Problem:
+class Windows:
     """What a latent ODE is trained on and tested with, in the model's units.
 
     Attributes:
@@ -77,7 +77,7 @@ class Problem:
     title: str
     names: tuple[str, ...]
     train: Observed
-    test: Test
+    test: Questions
     stretch: float
     unit: str
     scale: float
@@ -105,9 +105,9 @@ def padding(observed: Observed) -> tuple[float, float]:
 
 
 def problem(
-    title: str, names: tuple[str, ...], train: Observed, test: Test, stretch: float, unit: str,
+    title: str, names: tuple[str, ...], train: Observed, test: Questions, stretch: float, unit: str,
     scale: float,
-) -> Problem:  # fmt: skip
+) -> Windows:  # fmt: skip
     """A problem whose channels have mean 0 and deviation 1 over the training observations."""
     known = [train.values[..., c][train.mask[..., c] > 0] for c in range(len(names))]
     mean, deviation = (np.array([f(k) for k in known]) for f in (np.mean, np.std))
@@ -117,7 +117,7 @@ def problem(
     def change(part: Observed) -> Observed:
         return Observed(part.times, (part.values - mean) / deviation * part.mask, part.mask)
 
-    return Problem(
+    return Windows(
         title, names, change(train), test.map(change), stretch, unit, scale, mean, deviation
     )
 
@@ -125,7 +125,7 @@ def problem(
 def cut(
     series: Series, *, title: str, unit: str, stretch: float, ahead: float, observations: int,
     train_fraction: float, seed: int, windows: int = 1000, tests: int = 64,
-) -> Problem:  # fmt: skip
+) -> Windows:  # fmt: skip
     """Windows of one long series: each `stretch` long, predicted for `ahead` beyond and before.
 
     Training windows end before `train_fraction` of the time has passed, test windows start
@@ -182,7 +182,7 @@ def cut(
     least = min(len(t) for t, _ in rows["beyond"])
     rows["beyond"] = [(t[:least], v[:least]) for t, v in rows["beyond"]]
     rows["before"] = [(t[::-1], v[::-1]) for t, v in rows["before"]]
-    test = Test(**{name: pack(parts) for name, parts in rows.items()}, noisy=True)
+    test = Questions(**{name: pack(parts) for name, parts in rows.items()}, noisy=True)
     title = (
         f"{title}: {len(train)} windows of {stretch:g} with {observations} observations, "
         f"{len(rows['observed'])} later ones to test"

@@ -19,7 +19,7 @@ import numpy as np
 import jax_node.solve
 from experiments.harness.markdown import table
 from experiments.solving import precision
-from experiments.solving.problems import Problem
+from experiments.solving.problems import InitialValue
 
 OURS = "adams"
 SOLVERS = (OURS, "tsit5", "dopri5", "dopri8")
@@ -30,7 +30,7 @@ _LONG = 2.0  # seconds of solving after which two turns are enough
 
 
 def cell(
-    problem: Problem,
+    problem: InitialValue,
     exact: np.ndarray,
     tolerances: Sequence[float],
     microseconds: Sequence[int],
@@ -71,7 +71,7 @@ def cell(
     }
 
 
-def _lowered(problem: Problem, name: str) -> jax.stages.Lowered:
+def _lowered(problem: InitialValue, name: str) -> jax.stages.Lowered:
     """A solve at a tolerance, by a field made dearer by that many sines."""
 
     @jax.jit

@@ -21,7 +21,7 @@ import torch
 
 import jax_node.solve
 import torch_node.solve
-from experiments.solving.problems import Problem
+from experiments.solving.problems import InitialValue
 
 JAX = ("adams", "dopri5", "tsit5", "dopri8")
 SCIPY = ("vode", "lsoda", "dop853")
@@ -44,11 +44,11 @@ class SolveFailedError(ArithmeticError):
 
 
 def cell(
-    problem: Problem,
+    problem: InitialValue,
     exact: np.ndarray,
     method: str,
     tolerances: Sequence[float],
-    among: tuple[Problem, ...],
+    among: tuple[InitialValue, ...],
 ) -> dict[str, Any]:
     """Errors and NFE of a method on a problem whose `exact` end is known; None where it failed.
 
@@ -82,7 +82,7 @@ def cell(
     }
 
 
-def by_jax(problem: Problem, name: str, among: tuple[Problem, ...]) -> Solve:
+def by_jax(problem: InitialValue, name: str, among: tuple[InitialValue, ...]) -> Solve:
     """`jax_node.solve`, compiled once for all the problems `among` and all tolerances.
 
     Every state is padded by zeros to one size. That adds no error but lowers the RMS norm in which
@@ -103,10 +103,10 @@ def by_jax(problem: Problem, name: str, among: tuple[Problem, ...]) -> Solve:
 
 
 @functools.cache
-def _compiled(name: str, among: tuple[Problem, ...]) -> Callable:
+def _compiled(name: str, among: tuple[InitialValue, ...]) -> Callable:
     size = max(len(one.y0) for one in among)
 
-    def padded(problem: Problem) -> Callable:
+    def padded(problem: InitialValue) -> Callable:
         length = len(problem.y0)
         return lambda t, y: jnp.pad(problem.field(jnp, t, y[:length]), (0, size - length))
 
@@ -130,7 +130,7 @@ def _compiled(name: str, among: tuple[Problem, ...]) -> Callable:
     )
 
 
-def by_torch(problem: Problem, name: str) -> Solve:
+def by_torch(problem: InitialValue, name: str) -> Solve:
     """`torch_node.solve`, whose count is of calls; the setting is a number of steps if fixed."""
     y0 = torch.tensor(problem.y0)
     ts = torch.tensor([0.0, problem.t1], dtype=torch.float64)
@@ -151,12 +151,12 @@ def by_torch(problem: Problem, name: str) -> Solve:
                 step_size=problem.t1 / setting if fixed else None,
                 max_steps=MAX_STEPS,
             )
-        return solution.ys[-1].numpy(), solution.nfe_forward
+        return solution.ys[-1].numpy(), solution.nfe
 
     return run
 
 
-def by_scipy(problem: Problem, name: str) -> Solve:
+def by_scipy(problem: InitialValue, name: str) -> Solve:
     """VODE's Adams method, LSODA (which may change to BDF), or DOP853."""
 
     def run(tolerance: float) -> tuple[Any, int]:

@@ -22,7 +22,7 @@ from jaxtyping import Float
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
+class InitialValue:
     """y' = field(xp, t, y), y(0) = y0, integrated to t1; `group` is the set it belongs to."""
 
     name: str
@@ -130,7 +130,7 @@ def _unit(size: int) -> Float[np.ndarray, " size"]:
     return np.eye(size)[0]
 
 
-def problems() -> tuple[Problem, ...]:
+def problems() -> tuple[InitialValue, ...]:
     """Return all problems: DETEST A1 to E5, Pleiades, Arenstorf, Lotka-Volterra."""
     cos = lambda xp, t, y: xp.cos(t * (1 + 0 * y))  # as in _duffing
     half = math.sqrt(2 / math.pi)  # J_{1/2}(1) = half * sin 1, J_{-1/2}(1) = half * cos 1
@@ -182,11 +182,11 @@ def problems() -> tuple[Problem, ...]:
     }
     return (
         *(
-            Problem(name, f"DETEST {name[0]}", field, np.array(y0, float), 20.0)
+            InitialValue(name, f"DETEST {name[0]}", field, np.array(y0, float), 20.0)
             for name, (field, y0) in detest.items()
         ),
         *(
-            Problem(name, name, field, np.array(y0, float), t1)
+            InitialValue(name, name, field, np.array(y0, float), t1)
             for name, (field, y0, t1) in named.items()
         ),
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from experiments.solving.problems import Problem
+from experiments.solving.problems import InitialValue
 
 _COLUMNS = 10
 _EPS = np.finfo(np.longdouble).eps
@@ -20,7 +20,7 @@ _TOLERANCE = 100 * float(_EPS)
 _SUBSTEPS = np.array([2 * (j + 1) for j in range(_COLUMNS)])  # harmonic sequence, doubled
 
 
-def _extrapolated(problem: Problem, t, y, step):
+def _extrapolated(problem: InitialValue, t, y, step):
     """Return the step's result, and its relative difference to the entry of lower order.
 
     Of the results of order 4 to 2 * _COLUMNS that of the smallest difference is taken: where a step
@@ -49,7 +49,7 @@ def _extrapolated(problem: Problem, t, y, step):
     return best, least
 
 
-def solve(problem: Problem, tolerance: float = _TOLERANCE) -> Float[np.ndarray, " size"]:
+def solve(problem: InitialValue, tolerance: float = _TOLERANCE) -> Float[np.ndarray, " size"]:
     """Return y(t1) in longdouble; `tolerance` bounds each step's relative extrapolation error.
 
     Raises:

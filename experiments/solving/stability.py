@@ -23,12 +23,13 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from experiments.images.dataset import Dataset
-from jax_node import models, probe
+from jax_node import models
 from jax_node.adams import Adams, AdamsController, ImplicitAdams, statistics
 from jax_node.adjoint import Backward
+from jax_node.gradient_check import gradient_error, lipschitz_constant
+from jax_node.learner import State, full_precision, updated
 from jax_node.solve import Solution, solve
 from jax_node.step_size import FixedStep
-from jax_node.train import State, full_precision, updated
 
 RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 FIRST_RATE = 0.1  # that of the paper's code
@@ -242,7 +243,7 @@ class Look:
         result, true = self._true(like, weights, self.images, self.labels)
         exact = result.solution.ys
         found, slope = trainer.gradient(weights, self.images, self.labels)
-        error, cosine = probe.gradient_error(slope, true)
+        error, cosine = gradient_error(slope, true)
         way = jnp.linalg.norm(exact[-1] - exact[0])
         measured = {
             "gradient_error": error,
@@ -263,7 +264,9 @@ def look_at_field(like: Case, weights: nnx.State, exact: Array) -> dict[str, Any
         graph, _ = nnx.split(model(like, solve, 0), nnx.Param)
         field = nnx.merge(graph, weights).field
         lipschitz = jax.lax.map(
-            lambda at: probe.lipschitz(functools.partial(field, at[0]), at[1], jax.random.key(0)),
+            lambda at: lipschitz_constant(
+                functools.partial(field, at[0]), at[1], jax.random.key(0)
+            ),
             (jnp.array([0, 1], jnp.float32), exact),
         )
         run = functools.partial(_solve_by_adams, field, exact[0])

@@ -35,7 +35,7 @@ def train(dataset: Dataset, precision: str, seed: int) -> dict[str, Any]:
             rate = learning_rate(
                 "cosine", RATE, step=len(made), steps_per_epoch=steps, epochs=EPOCHS
             )
-            made.append(learner.train_step(images, labels, rate))
+            made.append(learner.train_step({"images": images, "labels": labels}, rate))
     last = made[-steps:]
     mean = lambda key: statistics.mean(step[key] for step in last)
     tested = training.evaluate(learner, dataset, BATCH)

@@ -15,8 +15,9 @@ from typing import Any
 import jax
 import numpy as np
 
-import jax_node.train as jax_train
-import torch_node.train as torch_train
+import jax_node.classify
+import jax_node.learner
+import torch_node.classify
 from crosscheck import weights
 from experiments.classify.resolve import learner_options
 from experiments.images import sources
@@ -106,11 +107,11 @@ def make_call(contest: Contest, side: str, batch_size: int) -> Call:
     framework, _, gradient = side.partition(" ")
     options = contest.flags.split() + (["--adjoint", gradient] if gradient else [])
     learner = make_learner(framework, options + (["--devices", "2"] if on_two else []))
-    images, labels = digits(batch_size)
+    batch = digits(batch_size)
     if not contest.train:
-        return lambda: learner.evaluate(images, labels)
+        return lambda: learner.evaluate(**batch)
     # A learning rate of zero leaves the weights, and with them the NFE, as they are.
-    return lambda: finished(learner, learner.train_step(images, labels, 0.0))
+    return lambda: finished(learner, learner.train_step(batch, 0.0))
 
 
 def make_learner(framework: str, flags: list[str], **changes: Any) -> Any:
@@ -119,9 +120,9 @@ def make_learner(framework: str, flags: list[str], **changes: Any) -> Any:
     # A solve that needs more steps than these is not what is meant to be measured.
     options = learner_options(["--framework", side, "--max-steps", "64", *flags]) | changes
     if side == "jax":
-        return jax_train.Learner(**options)
+        return jax_node.classify.learner(**options)
     drawn = models.build(options["model"], solver=solve.solve, seed=0)
-    twin = torch_train.Learner(**options)
+    twin = torch_node.classify.learner(**options)
     weights.into_torch(twin.model, weights.to_torch(weights.of_jax(drawn)))
     if framework == "compiled":
         # What a solver does between evaluations cannot be compiled; the field can.
@@ -129,14 +130,14 @@ def make_learner(framework: str, flags: list[str], **changes: Any) -> Any:
     return twin
 
 
-def digits(batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first images of the embedded training set."""
+def digits(batch_size: int) -> dict[str, np.ndarray]:
+    """The first `images` of the embedded training set, and their `labels`."""
     dataset = sources.load("mnist", "embedded", limit_train=batch_size)
-    return dataset.train_images, dataset.train_labels
+    return {"images": dataset.train_images, "labels": dataset.train_labels}
 
 
 def finished(learner: Any, result: dict[str, float]) -> dict[str, float]:
     """`result`, once the new weights of a JAX learner are computed too."""
-    if isinstance(learner, jax_train.Learner):
+    if isinstance(learner, jax_node.learner.Learner):
         jax.block_until_ready(learner.state)
     return result

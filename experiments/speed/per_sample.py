@@ -12,16 +12,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 from flax import nnx
 
-import jax_node.train as jax_train
 from experiments.harness import malloc
 from experiments.harness.markdown import table
 from experiments.speed import contests
 from experiments.speed import measure as measuring
-from jax_node import models
+from jax_node import classify, models
+from jax_node.learner import State, train_step, transformation
 from jax_node.solve import Solution, solve
 
 SOLVE = functools.partial(solve, solver="dopri5", adjoint="direct", max_steps=64)
@@ -32,8 +30,11 @@ def per_sample(field, y0, ts, args, *, backward=None) -> Solution:
     one = lambda y: SOLVE(field, y[:, :, None], ts, args, backward=backward)
     each = jax.vmap(one, in_axes=2)(y0)
     ys = jnp.moveaxis(each.ys[:, :, :, :, 0], 0, 3)
-    _, *counts, t, ok = jax.lax.stop_gradient(each)
-    return Solution._make([ys, *(count.sum() for count in counts), t.min(), ok.all()])
+    told = jax.lax.stop_gradient(each._replace(ys=None))
+    one = jax.tree.map(lambda values: values[jnp.argmin(told.ok)], told)  # failed, if one did
+    counts = ("nfe", "accepted", "rejected", "nonconverged")
+    totals = {name: getattr(told, name).sum() for name in counts}
+    return one._replace(ys=ys, **totals)
 
 
 def measure(batch_size: int, repeats: int) -> list[dict[str, Any]]:
@@ -59,23 +60,17 @@ def _peak(solver: Callable[..., Solution], batch_size: int) -> float | None:
 
 def _call(solver: Callable[..., Solution], batch_size: int) -> Callable[[], dict[str, float]]:
     """A training step of ODE-Net with `solver`, without changing its weights."""
-    pixels, labels = contests.digits(batch_size)
-    images = models.as_images(jnp.asarray(pixels), jnp.float32)
+    batch = {name: jnp.asarray(part) for name, part in contests.digits(batch_size).items()}
     graph, weights = nnx.split(models.build("odenet", solver=solver), nnx.Param)
-    optimizer = optax.trace(0.9)
-    state = jax_train.State(weights, optimizer.init(weights), jnp.zeros((), jnp.int32))
-    step = jax.jit(functools.partial(jax_train.train_step, graph, optimizer))
+    optimizer = transformation("sgd", 0.9)
+    state = State(weights, optimizer.init(weights), jnp.zeros((), jnp.int32))
+    step = jax.jit(functools.partial(train_step, graph, optimizer, classify.loss))
 
     def call() -> dict[str, float]:
         rate = jnp.zeros((), jnp.float32)
-        _, made = jax.block_until_ready(step(state, images, np.asarray(labels), rate))
-        solution = made.solution.check()
-        return {
-            "loss": float(made.loss),
-            "nfe_forward": float(solution.nfe),
-            "nfe_backward": float(made.backward[0]),
-            "steps": float(solution.accepted),
-        }
+        _, made = jax.block_until_ready(step(state, batch, rate))
+        made.solution.check()
+        return {name: float(value) for name, value in made.metrics.items()}
 
     return call
 

@@ -50,7 +50,7 @@ def seconds(
         os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[-1]})
     learner = contests.make_learner("jax", MODELS[model], n_devices=devices)
     batch = contests.digits(images)
-    call = lambda: contests.finished(learner, learner.train_step(*batch, 0.0))
+    call = lambda: contests.finished(learner, learner.train_step(batch, 0.0))
     result = call()
     samples = [measuring.timed(call)[0] for _ in range(repeats)]
     return {

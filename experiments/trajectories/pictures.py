@@ -14,7 +14,7 @@ from experiments.harness import figures
 from experiments.harness.figures import BLUE, GREEN, GREY, ORANGE
 from experiments.harness.files import save_arrays
 from experiments.series.series import Series
-from experiments.trajectories.shooting import Predict, Problem
+from experiments.trajectories.shooting import Predict, Shooting
 from experiments.trajectories.systems import SYSTEMS
 
 COLOURS = {"neural ODE": BLUE, "GRU": ORANGE, "least squares": GREEN}
@@ -24,7 +24,7 @@ GRID = 17
 def phase(
     path: Path,
     config: Any,
-    problem: Problem,
+    problem: Shooting,
     series: Sequence[Series],
     tests: Sequence[Any],
     predict: dict[str, Predict],
@@ -77,7 +77,7 @@ def phase(
 
 def save_frame(
     path: Path,
-    problem: Problem,
+    problem: Shooting,
     series: Sequence[Series],
     slope: Callable[[ndarray], ndarray],
     method: Predict,
@@ -138,7 +138,7 @@ def _points(extent: list[tuple[float, float]]) -> ndarray:
 
 
 def _arrows(
-    problem: Problem, slope: Callable, extent: list[tuple[float, float]]
+    problem: Shooting, slope: Callable, extent: list[tuple[float, float]]
 ) -> tuple[ndarray, ndarray]:
     points = _points(extent)
     # d(log y)/dt and dy/dt point the same way but for the factor y of each channel.
@@ -147,7 +147,7 @@ def _arrows(
     return points, _unit(found, problem, factor if problem.log else None)
 
 
-def _unit(slopes: ndarray, problem: Problem, factor: ndarray | None = None) -> ndarray:
+def _unit(slopes: ndarray, problem: Shooting, factor: ndarray | None = None) -> ndarray:
     """Directions as the picture shows them: lengths are not compared."""
     scaled = slopes / (problem.deviation if factor is None else np.ptp(factor, axis=0))
     return scaled / np.maximum(np.linalg.norm(scaled, axis=1, keepdims=True), 1e-9)

@@ -17,7 +17,7 @@ Predict = Callable[[ndarray, ndarray], ndarray]
 
 
 @dataclass(frozen=True)
-class Problem:
+class Shooting:
     """Windows of scaled series.
 
     Channels have mean 0 and deviation 1 over the training data (of their logarithms, with `log`),
@@ -64,7 +64,7 @@ def check_log(series: Series) -> None:
         )
 
 
-def prepare(series: Sequence[Series], window: int, *, log: bool) -> Problem:
+def prepare(series: Sequence[Series], window: int, *, log: bool) -> Shooting:
     """Scale the series and cut them into windows of `window` intervals.
 
     The last window of a series is filled up by its last time, where nothing is observed.
@@ -109,10 +109,10 @@ def prepare(series: Sequence[Series], window: int, *, log: bool) -> Problem:
         whole["all_mask"].append(_pad((~np.isnan(values)).astype(float), longest, "constant"))
     starts = np.stack(parts.pop("start"))
     batch = {name: np.stack(arrays) for name, arrays in (parts | whole).items()}
-    return Problem(batch, starts, mean, deviation, pace, log)
+    return Shooting(batch, starts, mean, deviation, pace, log)
 
 
-def errors(problem: Problem, method: Predict, test: Any) -> float:
+def errors(problem: Shooting, method: Predict, test: Any) -> float:
     """RMSE over a test's trajectories, in deviations of the training data; NaN if one escapes."""
     with np.errstate(over="ignore", invalid="ignore"):  # an escape is reported, as NaN
         found = problem.predict(method, test.truth[:, 0], test.times)

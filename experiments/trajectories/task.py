@@ -48,7 +48,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Test:
+class Unseen:
     """Trajectories to predict: from the first state on, at common times.
 
     Attributes:
@@ -85,7 +85,7 @@ def resolve(data: Data) -> Data:
     )
 
 
-def load(data: Data, seed: int) -> tuple[list[Series], list[Test]]:
+def load(data: Data, seed: int) -> tuple[list[Series], list[Unseen]]:
     """Series to learn from, and what is to be predicted. Raises `DataError`."""
     if data.system in REAL:
         whole = lynx_hare() if data.csv is None else read_csv(data.csv)
@@ -94,7 +94,7 @@ def load(data: Data, seed: int) -> tuple[list[Series], list[Test]]:
         first, rest = whole.split(data.train_fraction)
         times = np.concatenate([first.times[-1:], rest.times])
         truth = np.concatenate([first.filled()[-1:], rest.values])[None]
-        return [first], [Test("forecast", times, truth, since=first.times[-1])]
+        return [first], [Unseen("forecast", times, truth, since=first.times[-1])]
     system = SYSTEMS[data.system]
     assert data.observations is not None
     series = sample(
@@ -118,9 +118,9 @@ def load(data: Data, seed: int) -> tuple[list[Series], list[Test]]:
     )
     half = data.observations
     return series, [
-        Test("new initial states", times[:half], inside[:, :half]),
-        Test("the same, later in time", times, inside, since=system.t1),
-        Test("initial states outside", times[:half], outside[:, :half]),
+        Unseen("new initial states", times[:half], inside[:, :half]),
+        Unseen("the same, later in time", times, inside, since=system.t1),
+        Unseen("initial states outside", times[:half], outside[:, :half]),
     ]
 
 

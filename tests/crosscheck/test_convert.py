@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import jax_node.checkpoint
-import jax_node.train
+import jax_node.classify
 import torch_node.checkpoint
-import torch_node.train
+import torch_node.classify
 from crosscheck import __main__ as command
 from crosscheck import trained
 from crosscheck.check import difference
@@ -20,7 +20,7 @@ from experiments import dynamics, mnist
 
 # Momentum of what the next batch norm takes away: zero but for rounding.
 BEFORE_BATCH_NORM = re.compile(r"optimizer\..*downsample\.conv[123]\.bias")
-LEARNERS = {"jax": jax_node.train.Learner, "torch": torch_node.train.Learner}
+LEARNERS = {"jax": jax_node.classify.learner, "torch": torch_node.classify.learner}
 
 
 def learner(framework, optimizer, norm="group"):
@@ -50,17 +50,17 @@ def test_training_goes_on(tmp_path, start, end, optimizer, norm):
     ours, theirs = learner(start, optimizer, norm), learner(end, optimizer, norm)
     rate = {"sgd": 0.05, "adam": 1e-3}[optimizer]
     for step in range(2):
-        ours.train_step(*trained.batch(step, 4), rate)
+        ours.train_step(trained.batch(step, 4), rate)
     ours.save(tmp_path / "start")
     theirs.load(convert(tmp_path / "start", end, tmp_path / "end"))
-    images, labels = trained.batch(2, 4)
+    images = trained.batch(2, 4)["images"]
     logits = [{"logits": side.predict(images)} for side in (ours, theirs)]
     assert difference(*logits).error < 1e-12
 
     # Two more steps on both sides: the optimiser's state matters from the first on.
     for step in (2, 3):
         for side in (ours, theirs):
-            side.train_step(*trained.batch(step, 4), rate)
+            side.train_step(trained.batch(step, 4), rate)
     ours.save(tmp_path / "ours")
     theirs.save(tmp_path / "theirs")
     back = convert(tmp_path / "theirs", start, tmp_path / "back")

@@ -7,8 +7,8 @@ import torch
 from flax import nnx
 
 from experiments.harness.command import in_flags
-from jax_node import learn as jax_learn
-from torch_node import learn as torch_learn
+from jax_node import learner as in_jax
+from torch_node import learner as in_torch
 
 
 class InJax(nnx.Module):
@@ -22,7 +22,7 @@ class InTorch(torch.nn.Module):
         self.w = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
 
 
-def loss(model, batch):
+def loss(model, batch, tally):
     w = model.w[...] if isinstance(model, InJax) else model.w
     value = (batch["slope"] * w).sum()
     return value, {"value": value}
@@ -30,7 +30,7 @@ def loss(model, batch):
 
 @pytest.fixture(params=["jax", "torch"])
 def learner(request):
-    module, model = (jax_learn, InJax()) if request.param == "jax" else (torch_learn, InTorch())
+    module, model = (in_jax, InJax()) if request.param == "jax" else (in_torch, InTorch())
     return module.Learner(model, loss, precision="float32", device="cpu")
 
 

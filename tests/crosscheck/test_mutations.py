@@ -61,7 +61,7 @@ def failing(checks):
 
 
 def failing_layers():
-    found = failing(layers.layer_checks("odenet", None, trained.batch(0, 1)[0]))
+    found = failing(layers.layer_checks("odenet", None, trained.batch(0, 1)["images"]))
     return {check.case.rpartition(", ")[2]: check for check in found}
 
 
@@ -100,7 +100,7 @@ def test_dropped_time_channel_in_the_field_alone(monkeypatch):
     fault = mutated(jax_node.blocks, "(t * time + ", "(0 * time + ")
     monkeypatch.setattr(jax_node.blocks.TimeConv, "__call__", fault.TimeConv.__call__)
     params = trained.model_weights(0)
-    conv = fields.conv(*layers.features("odenet", params, trained.batch(0, 1)[0]))
+    conv = fields.conv(*layers.features("odenet", params, trained.batch(0, 1)["images"]))
     found = failing(layers.field_checks(conv))
     # numpy, the third opinion, says which side is wrong.
     assert sides(found) == {frozenset(("jax", "torch")), frozenset(("jax", "numpy"))}
@@ -118,7 +118,7 @@ def test_epsilon_of_group_normalisation(monkeypatch):
 def test_the_command_names_layer_index_and_both_values(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(jax_node.normalise.GroupNorm, "epsilon", 1e-6)
     found = suite.Findings(settings={"quick": True})
-    found.checks = layers.layer_checks("odenet", None, trained.batch(0, 1)[0])
+    found.checks = layers.layer_checks("odenet", None, trained.batch(0, 1)["images"])
     monkeypatch.setattr(suite, "run", lambda quick, say: found)
     assert command.main(["--quick", "--out", str(tmp_path)]) == 1
     place = r"downsample\.norm1\[0, \d+, \d+, \d+\]: jax has -?\d.*, torch has -?\d"

@@ -22,7 +22,7 @@ def test_three_steps_agree(case):
 @pytest.mark.parametrize("norm", ["group1", "group64", "batch"])
 def test_layers_agree(norm):
     name, downsampling = ("resnet1", "residual") if norm == "batch" else ("odenet", "conv")
-    images = trained.batch(0, 2)[0]
+    images = trained.batch(0, 2)["images"]
     found = layers.checks(name, None, images, "float64", downsampling, norm)
     assert len(found) > 12
     assert failing(found) == []

@@ -82,6 +82,6 @@ def test_into_jax_keeps_the_model_s_precision():
 
 @pytest.mark.parametrize(("name", "downsampling"), [("odenet", "conv"), ("resnet1", "residual")])
 def test_layers_agree(name, downsampling):
-    found = layers.checks(name, None, trained.batch(0, 2)[0], "float64", downsampling)
+    found = layers.checks(name, None, trained.batch(0, 2)["images"], "float64", downsampling)
     assert len(found) > 12
     assert [check.describe() for check in found if not check.passed] == []

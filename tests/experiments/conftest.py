@@ -45,7 +45,8 @@ class SoftmaxLearner:
         probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
         return probabilities, -np.log(probabilities[np.arange(len(labels)), labels]).mean()
 
-    def train_step(self, images, labels, learning_rate):
+    def train_step(self, batch, learning_rate):
+        images, labels = batch["images"], batch["labels"]
         if learning_rate > 1e6:
             raise NonFiniteLossError("the loss is nan; lower --lr")
         probabilities, loss = self._loss(images, labels)
@@ -82,13 +83,13 @@ def check_solver(solver, adjoint, step_size):
 @pytest.fixture
 def fake_framework(monkeypatch):
     """Stands in for torch_node, so that what is tested is the experiment and not a model."""
-    train = types.ModuleType("torch_node.train")
-    train.Learner, train.NonFiniteLossError = SoftmaxLearner, NonFiniteLossError
-    solve = types.ModuleType("torch_node.solve")
-    solve.SolveError, solve.check = SolveError, check_solver
-    monkeypatch.setitem(sys.modules, "torch_node.train", train)
-    monkeypatch.setitem(sys.modules, "torch_node.solve", solve)
-    return train
+    modules = {name: types.ModuleType(name) for name in ("classify", "learner", "solve")}
+    modules["classify"].learner = SoftmaxLearner
+    modules["learner"].NonFiniteLossError = NonFiniteLossError
+    modules["learner"].SolveError = modules["solve"].SolveError = SolveError
+    modules["solve"].check = check_solver
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, f"torch_node.{name}", module)
 
 
 def idx_bytes(array):

@@ -74,6 +74,7 @@ def test_torch_and_a_table(tmp_path):
         (["--steps", "0"], "--steps is 0"),
         (["--batch-size", "0"], "--batch-size is 0"),
         (["--lr", "-1"], "--lr is -1"),
+        (["--epochs", "2", "--warmup", "2"], "--warmup is 2"),
         (["--density", "saturn"], "invalid choice"),
     ],
 )

@@ -31,7 +31,7 @@ def state(run):
 
 def test_a_run_writes_all_that_it_promises_and_resumes_bit_for_bit(tmp_path, capsys):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    flags = ["--lr-schedule", "constant", "--missing", "0.1"]
+    flags = ["--lr-schedule", "plateau", "--warmup", "0.5", "--missing", "0.1"]
     assert smoke(whole, *flags) == 0
     summary = json.loads((whole / "summary.json").read_text())
     assert set(summary["rmse"]) >= {"neural ODE", "GRU", "last value"}

@@ -10,13 +10,11 @@ from rich.console import Console
 
 from experiments import mnist
 from experiments.classify import curves, training
-from experiments.classify.config import parse
-from experiments.classify.resolve import resolve
 from experiments.classify.summary import epoch_line, step_status
-from experiments.classify.training import scheduled_rate
 from experiments.harness import run_folder
 from experiments.harness.loop import steady_seconds
 from experiments.harness.progress import TrainingProgress
+from experiments.harness.schedule import learning_rate
 
 from .conftest import NonFiniteLossError, SoftmaxLearner, SolveError, write_idx_folder
 
@@ -65,15 +63,15 @@ def test_the_learner_sees_the_schedule(flags, tmp_path, monkeypatch):
     seen = []
     step = SoftmaxLearner.train_step
 
-    def train_step(self, images, labels, learning_rate):
+    def train_step(self, batch, learning_rate):
         seen.append(learning_rate)
-        return step(self, images, labels, learning_rate)
+        return step(self, batch, learning_rate)
 
     monkeypatch.setattr(SoftmaxLearner, "train_step", train_step)
     assert mnist.main([*flags, "--out", str(tmp_path / "run")]) == 0
-    config = resolve(parse(flags))
     assert len(seen) == 3 * (96 // 16)
-    assert seen == [scheduled_rate(config, 6, step, []) for step in range(18)]
+    options = {"steps_per_epoch": 6, "epochs": 3}
+    assert seen == [learning_rate("cosine", 0.1, step=step, **options) for step in range(18)]
 
 
 class KilledError(BaseException):
@@ -217,10 +215,10 @@ def test_a_failed_step_ends_the_run_and_keeps_the_last_good_state(
     good = []
     step = SoftmaxLearner.train_step
 
-    def train_step(self, images, labels, learning_rate):
+    def train_step(self, batch, learning_rate):
         if len(good) == 8:
             raise error
-        result = step(self, images, labels, learning_rate)
+        result = step(self, batch, learning_rate)
         good.append(self.state["weights"].copy())
         return result
 

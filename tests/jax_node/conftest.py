@@ -7,7 +7,7 @@ import pytest
 
 # Of layers, which add a bias to a batch, and of the models and losses made of them.
 OF_LAYERS = (
-    "bfloat16", "cnf", "conv", "latent", "models", "regularise", "train", "accelerators"
+    "bfloat16", "cnf", "conv", "latent", "models", "regularise", "classify", "accelerators"
 )  # fmt: skip
 
 

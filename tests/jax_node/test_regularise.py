@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from jax_node.adjoint import Backward
+from jax_node.classify import learner as make
 from jax_node.regularise import Regulariser, regulariser, solve_penalised
 from jax_node.solve import solve
-from jax_node.train import Learner
 
 T1 = 1.5
 TS = jnp.array([0.0, T1])
@@ -136,7 +136,7 @@ def test_weights_of_zero_are_no_penalty():
         Regulariser(2.0, 0.5, 0).cost({"kinetic": jnp.array(3.0), "jacobian": jnp.array(4.0)}) == 8
     )
     with pytest.raises(ValueError, match="resnet1 solves no ODE"):
-        Learner(
+        make(
             model="resnet1", final_relu=True, downsampling="conv", solver=None, adjoint=None,
             rtol=1e-3, atol=1e-3, step_size=None, max_steps=64, optimizer="sgd", momentum=0.9,
             seed=0, precision="float32", device="cpu", kinetic_weight=0.1,
@@ -151,14 +151,14 @@ def test_a_penalised_learner_resumes_bit_for_bit(tmp_path):
         "kinetic_weight": 0.1, "jacobian_weight": 0.1,
     }  # fmt: skip
     images = np.random.default_rng(0).integers(0, 256, (2, 28, 28, 1), np.uint8)
-    labels = np.array([3, 7])
-    learner = Learner(**options, seed=0)
-    before = learner.train_step(images, labels, 0.1)
+    batch = {"images": images, "labels": np.array([3, 7])}
+    learner = make(**options, seed=0)
+    before = learner.train_step(batch, 0.1)
     learner.save(tmp_path / "state")
-    after = learner.train_step(images, labels, 0.1)
+    after = learner.train_step(batch, 0.1)
     # A norm ends the field: one Euler step has |f|^2 / n = 1 until that norm's scale has moved.
     assert before["kinetic"] == pytest.approx(1, abs=1e-3)
     assert before["jacobian"] != after["jacobian"] > 0
-    again = Learner(**options, seed=0)
+    again = make(**options, seed=0)
     again.load(tmp_path / "state")
-    assert again.train_step(images, labels, 0.1) == after
+    assert again.train_step(batch, 0.1) == after

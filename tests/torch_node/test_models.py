@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from torch_node.blocks import TimeConv2d
-from torch_node.models import MODELS, OdeNet, build
+from torch_node.models import MODELS, ODENet, build
 from torch_node.normalise import NORMS
 
 
@@ -87,7 +87,7 @@ def test_final_relu_matters():
 
 def test_odenet_solves_from_0_to_1():
     model = build("odenet")
-    assert isinstance(model, OdeNet)
+    assert isinstance(model, ODENet)
     solution = model(torch.rand(1, 1, 28, 28)).solution
     assert solution.step_times[0] == 0.0
     assert solution.step_times[-1] == 1.0

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from torch_node.classify import learner as make
 from torch_node.regularise import Regulariser, regulariser, solve_penalised
 from torch_node.solve import solve
-from torch_node.train import Learner
 
 TS = torch.tensor([0.0, 1.5], dtype=torch.float64)
 RNG = np.random.default_rng(0)
@@ -68,7 +68,7 @@ def test_the_solve_is_the_one_without_penalties(adjoint):
     found, _ = solve_penalised(functools.partial(solve, **options), Field(), y0, TS, probe=PROBE)
     gradients = [torch.autograd.grad(s.ys[-1].pow(2).sum(), y0)[0] for s in (plain, found)]
     assert found.step_times == pytest.approx(plain.step_times, rel=1e-9)
-    assert found.nfe_forward == plain.nfe_forward
+    assert found.nfe == plain.nfe
     assert found.nfe_backward == plain.nfe_backward
     torch.testing.assert_close(found.ys, plain.ys, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-10)
@@ -106,7 +106,7 @@ def test_weights_of_zero_are_no_penalty():
     )
     none = {"solver": None, "adjoint": None, "step_size": None}
     with pytest.raises(ValueError, match="resnet1 solves no ODE"):
-        Learner(model="resnet1", **OPTIONS, **none, kinetic_weight=0.1)
+        make(model="resnet1", **OPTIONS, **none, kinetic_weight=0.1)
 
 
 def test_a_penalised_learner_resumes_bit_for_bit(tmp_path):
@@ -115,15 +115,15 @@ def test_a_penalised_learner_resumes_bit_for_bit(tmp_path):
         "kinetic_weight": 0.1, "jacobian_weight": 0.1,
     }  # fmt: skip
     images = np.random.default_rng(0).integers(0, 256, (2, 28, 28, 1), np.uint8)
-    labels = np.array([3, 7])
-    learner = Learner(**options)
-    before = learner.train_step(images, labels, 0.01)
+    batch = {"images": images, "labels": np.array([3, 7])}
+    learner = make(**options)
+    before = learner.train_step(batch, 0.01)
     learner.save(tmp_path / "state")
-    after = learner.train_step(images, labels, 0.01)
+    after = learner.train_step(batch, 0.01)
     # A norm ends the field, so |f|^2 / n = 1 until its scale has moved; the integral goes to t1.
     assert before["kinetic"] == pytest.approx(2, abs=2e-3)
     assert before["nfe_forward"] == 2
     assert before["jacobian"] != after["jacobian"] > 0
-    again = Learner(**options)
+    again = make(**options)
     again.load(tmp_path / "state")
-    assert again.train_step(images, labels, 0.01) == after
+    assert again.train_step(batch, 0.01) == after

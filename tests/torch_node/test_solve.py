@@ -129,25 +129,25 @@ def test_nfe_is_the_number_of_calls(solver, adjoint):
     field = Logistic()
     settings = {"step_size": 0.25} if solver in FIXED_STEP else {}
     solution = run(solver, field=field, adjoint=adjoint, **settings)
-    assert solution.nfe_forward == field.calls > 0
+    assert solution.nfe == field.calls > 0
     assert solution.nfe_backward == 0
     for _ in range(2):  # each pass is counted from zero
         before = field.calls
         solution.ys[-1].sum().backward(retain_graph=True)
         assert solution.nfe_backward == field.calls - before
         assert (solution.nfe_backward > 0) == (adjoint != "direct")
-    assert solution.nfe_forward + 2 * solution.nfe_backward == field.calls
+    assert solution.nfe + 2 * solution.nfe_backward == field.calls
 
 
 def test_nfe_of_known_methods():
     stages = {"euler": 1, "midpoint": 2, "rk4": 4}
     for solver, per_step in stages.items():
-        assert run(solver, step_size=0.25).nfe_forward == 8 * per_step
+        assert run(solver, step_size=0.25).nfe == 8 * per_step
     dopri5 = run("dopri5")
     # Six new evaluations a step (the last is the next one's first), two to choose the first step.
-    assert dopri5.nfe_forward == 2 + 6 * (dopri5.accepted + dopri5.rejected)
+    assert dopri5.nfe == 2 + 6 * (dopri5.accepted + dopri5.rejected)
     # Two Runge-Kutta steps of four, then one evaluation a step.
-    assert run("explicit_adams", step_size=0.25).nfe_forward == 2 * 4 + 6
+    assert run("explicit_adams", step_size=0.25).nfe == 2 * 4 + 6
 
 
 def test_rejected_steps_are_counted():
@@ -156,7 +156,7 @@ def test_rejected_steps_are_counted():
 
     solution = run("dopri5", (0.0, 1.0), field=jump)
     assert solution.rejected > 0
-    assert solution.nfe_forward == 2 + 6 * (solution.accepted + solution.rejected)
+    assert solution.nfe == 2 + 6 * (solution.accepted + solution.rejected)
     assert len(solution.step_times) == solution.accepted + 1
 
 

@@ -44,7 +44,7 @@ learner = contests.make_learner("jax", ["--model", "resnet1", "--devices", "2"])
 batch = contests.digits(64)
 faults = []
 for step in range(12):
-    learner.train_step(*batch, 0.1)
+    learner.train_step(batch, 0.1)
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
 print(min(after - before for before, after in zip(faults, faults[1:])))
 """

@@ -9,7 +9,7 @@ import scipy.optimize
 import torch
 
 from experiments.solving import reference
-from experiments.solving.problems import Problem, problems
+from experiments.solving.problems import InitialValue, problems
 
 PROBLEMS = {problem.name: problem for problem in problems()}
 
@@ -115,4 +115,4 @@ def test_all_libraries_evaluate_the_same_field(name):
 
 def test_a_tolerance_below_rounding_ends():
     with pytest.raises(ArithmeticError, match="decay: no step at t ="):
-        reference.solve(Problem("decay", "", lambda xp, t, y: -y, np.ones(1), 1.0), 1e-30)
+        reference.solve(InitialValue("decay", "", lambda xp, t, y: -y, np.ones(1), 1.0), 1e-30)

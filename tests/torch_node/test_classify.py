@@ -9,14 +9,16 @@ import pytest
 import torch
 
 from torch_node.checkpoint import CheckpointError
+from torch_node.classify import ImageLearner
+from torch_node.classify import learner as make
+from torch_node.learner import NonFiniteLossError
 from torch_node.solve import SolveError
-from torch_node.train import Learner, NonFiniteLossError
 
 RK = {"solver": "rk4", "adjoint": "direct", "step_size": 0.5}
 NONE = {"solver": None, "adjoint": None, "step_size": None}
 
 
-def learner(model="rknet", **changes) -> Learner:
+def learner(model="rknet", **changes) -> ImageLearner:
     solving = NONE if model.startswith("resnet") else RK
     settings = {
         "model": model,
@@ -32,7 +34,7 @@ def learner(model="rknet", **changes) -> Learner:
         "precision": "float32",
         "device": "cpu",
     }
-    return Learner(**{**settings, **changes})
+    return make(**{**settings, **changes})
 
 
 @cache
@@ -46,10 +48,9 @@ def digits(classes: tuple[int, ...] = tuple(range(10))) -> tuple[np.ndarray, np.
     return images[chosen].astype(np.uint8).reshape(-1, 28, 28, 1), labels[chosen].astype(np.int64)
 
 
-def tensors(learner: Learner) -> dict[str, torch.Tensor]:
+def tensors(learner: ImageLearner) -> dict[str, torch.Tensor]:
     """Everything that training changes."""
-    found = {**learner._model_tensors(), **learner._slots()}
-    return {name: tensor.clone() for name, tensor in found.items()}
+    return {name: t.clone() for name, t in learner.named().items() if name != "steps"}
 
 
 def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
@@ -58,12 +59,12 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
         assert torch.equal(a[name], b[name]), name
 
 
-def overfit(student: Learner, images, labels, epochs: int, learning_rate: float) -> float:
+def overfit(student: ImageLearner, images, labels, epochs: int, learning_rate: float) -> float:
     """Errors after `epochs` and a quarter more at a tenth of the rate, which ends the wobble."""
     for epoch in range(epochs + epochs // 4 + 1):
         rate = learning_rate if epoch < epochs else learning_rate / 10
         for batch in np.split(np.arange(64), 4):
-            student.train_step(images[batch], labels[batch], rate)
+            student.train_step({"images": images[batch], "labels": labels[batch]}, rate)
     return student.evaluate(images, labels)["errors"]
 
 
@@ -98,7 +99,7 @@ def test_odenet_learns(downsampling, adjoint, solving):
     images, labels = (part[:16] for part in digits((0, 1)))
     student = learner("odenet", **solving, adjoint=adjoint, downsampling=downsampling)
     for _ in range(10):
-        last = student.train_step(images, labels, 0.02)
+        last = student.train_step({"images": images, "labels": labels}, 0.02)
     assert last["loss"] < 1.2
     assert set(last) == {
         "loss", "accuracy", "nfe_forward", "nfe_backward", "steps", "rejected",
@@ -110,7 +111,7 @@ def test_odenet_learns(downsampling, adjoint, solving):
 
 def test_resnet_has_no_solver_statistics():
     images, labels = digits()
-    found = learner("resnet1").train_step(images[:4], labels[:4], 0.1)
+    found = learner("resnet1").train_step({"images": images[:4], "labels": labels[:4]}, 0.1)
     assert found["nfe_forward"] == found["nfe_backward"] == found["steps"] == 0
     assert found["loss"] == pytest.approx(np.log(10), abs=1)  # untrained: near chance
 
@@ -124,7 +125,9 @@ def test_batch_of_one_and_precision(precision):
     found = student.evaluate(images[:1], labels[:1])
     assert found["errors"] in (0, 1)
     assert found["nfe_forward"] == 8
-    assert np.isfinite(student.train_step(images[:1], labels[:1], 0.1)["loss"])
+    assert np.isfinite(
+        student.train_step({"images": images[:1], "labels": labels[:1]}, 0.1)["loss"]
+    )
 
 
 def test_precisions_start_from_the_same_weights_and_agree():
@@ -167,13 +170,15 @@ def test_a_loaded_checkpoint_goes_on_bit_for_bit(tmp_path, options):
     one = learner(**options)
     one.save(tmp_path / "untrained")
     for _ in range(2):
-        one.train_step(images, labels, 0.01)
+        one.train_step({"images": images, "labels": labels}, 0.01)
     one.save(tmp_path / "last")
     other = learner(**options, seed=9)
     other.load(tmp_path / "last")
     assert other.steps == 2
     for _ in range(2):
-        assert one.train_step(images, labels, 0.01) == other.train_step(images, labels, 0.01)
+        assert one.train_step({"images": images, "labels": labels}, 0.01) == other.train_step(
+            {"images": images, "labels": labels}, 0.01
+        )
     assert_same(tensors(one), tensors(other))
     assert one.evaluate(images, labels) == other.evaluate(images, labels)
     other.load(tmp_path / "untrained")  # back to before: momentum is gone too
@@ -194,7 +199,7 @@ def test_a_loaded_checkpoint_goes_on_bit_for_bit(tmp_path, options):
 def test_a_checkpoint_of_something_else_names_the_tensor(tmp_path, changes, message):
     images, labels = digits()
     source = learner()
-    source.train_step(images[:2], labels[:2], 0.1)
+    source.train_step({"images": images[:2], "labels": labels[:2]}, 0.1)
     source.save(tmp_path / "last")
     other = learner(**{"model": "rknet", **changes})
     before = tensors(other)
@@ -265,7 +270,7 @@ def test_running_statistics_move_in_training_alone():
     # An image's logits do not depend on the batch it comes in.
     np.testing.assert_allclose(student.predict(images)[:2], first, atol=1e-5)
     assert_same(before, running())
-    student.train_step(images, labels, 0.0)
+    student.train_step({"images": images, "labels": labels}, 0.0)
     assert all((tensor != before[name]).any() for name, tensor in running().items())
     assert not np.allclose(student.predict(images[:2]), first, atol=1e-3)
 
@@ -274,12 +279,12 @@ def test_running_statistics_move_in_training_alone():
 def test_a_loss_that_is_not_finite_changes_nothing(norm):
     images, labels = (part[:4] for part in digits())
     student = learner("resnet1", norm=norm)
-    student.train_step(images, labels, 0.1)
+    student.train_step({"images": images, "labels": labels}, 0.1)
     with torch.no_grad():
         student.model.head.linear.weight.fill_(3e38)
     before = tensors(student)
     with pytest.raises(NonFiniteLossError, match="not finite at training step 1 .*learning rate"):
-        student.train_step(images, labels, 0.1)
+        student.train_step({"images": images, "labels": labels}, 0.1)
     assert_same(before, tensors(student))
     assert student.steps == 1
 
@@ -291,7 +296,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing():
     bias.register_hook(lambda g: g * float("inf"))
     before = tensors(student)
     with pytest.raises(NonFiniteLossError, match=r"gradient of head\.linear\.bias is not finite"):
-        student.train_step(images, labels, 0.1)
+        student.train_step({"images": images, "labels": labels}, 0.1)
     assert_same(before, tensors(student))
 
 
@@ -301,7 +306,7 @@ def test_a_failed_solve_changes_nothing():
     student = learner("odenet", **solving, rtol=1e-6, atol=1e-6, max_steps=3)
     before = tensors(student)
     with pytest.raises(SolveError, match=r"stopped at t = .*step size .*evaluations.*limit of 3"):
-        student.train_step(images, labels, 0.1)
+        student.train_step({"images": images, "labels": labels}, 0.1)
     assert_same(before, tensors(student))
 
 
@@ -329,5 +334,5 @@ def test_descriptions():
 
 
 def test_importing_the_package_does_not_import_jax():
-    code = "import sys, torch_node.train; sys.exit('jax' in sys.modules)"
+    code = "import sys, torch_node.classify; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
