@@ -56,6 +56,7 @@ def write(record: dict[str, Any], folder: Path) -> None:
             (folder / "training.png", coarse_adjoint_page.training(record)),
             (folder / "switch.png", coarse_adjoint_page.switch(record)),
             (folder / "why.png", coarse_adjoint_page.why(record)),
+            (folder / "cost.png", coarse_adjoint_page.cost(record)),
             (follow_up / "curves.png", follow_up_page.curves(record)),
         ):
             if figure:

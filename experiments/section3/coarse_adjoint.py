@@ -206,7 +206,7 @@ def rule(record: dict[str, Any]) -> list[Clause]:
     by direct from a stalled run the loss falls, by the adjoint from a converged run it rises, each
     against going on as before.
     """
-    quotient = functools.partial(_quotients, record)
+    quotient = functools.partial(quotients, record)
     one, fine = functools.partial(name_of, "one-step"), functools.partial(name_of, "dopri5")
     kept = {first: switched(first, first) for first in GRADIENTS}
     return [
@@ -235,7 +235,7 @@ def why(record: dict[str, Any]) -> list[Clause]:
     clauses = []
     for condition, above in (("momentum", False), ("momentum-lr-0.01", True), ("lr-1", False)):
         names = (name_of("one-step", gradient, condition) for gradient in GRADIENTS)
-        clauses.append(Clause(CONDITIONS[condition][0], _quotients(record, *names), above))
+        clauses.append(Clause(CONDITIONS[condition][0], quotients(record, *names), above))
     return clauses
 
 
@@ -249,7 +249,8 @@ def verdict(clauses: Sequence[Clause]) -> str:
     return "The adjoint of a coarse step is the cause: every clause holds in every seed."
 
 
-def _quotients(record: dict[str, Any], above: str, below: str) -> dict[int, float]:
+def quotients(record: dict[str, Any], above: str, below: str) -> dict[int, float]:
+    """Final training losses of the one variant over those of the other, by seed, where both ran."""
     runs = {(run["variant"], run["seed"]): run for run in record["runs"]}
     found = {}
     for seed in SEEDS:

@@ -149,6 +149,50 @@ def why(record: Record) -> Figure | None:
     return figure
 
 
+def cost(record: Record) -> Figure | None:
+    """What a bad reconstruction costs: every adjoint run against its like by direct."""
+    pairs = [
+        (("one-step",), "SGD at 0.1", GREEN, "o"),
+        (("dopri5",), "SGD at 0.1, dopri5 1e-3", GREEN, "s"),
+        *(
+            (("one-step", condition), title, colour, "o")
+            for (condition, (title, _)), colour in zip(
+                coarse_adjoint.CONDITIONS.items(), COLOURS, strict=True
+            )
+        ),
+    ]
+    figure = Figure(figsize=(7.6, 4.4), dpi=120, layout="constrained")
+    axis = figure.subplots()
+    for (solver, *condition), title, colour, marker in pairs:
+        names = [name_of(solver, gradient, *condition) for gradient in coarse_adjoint.GRADIENTS]
+        quotients = coarse_adjoint.quotients(record, *names)
+        runs = {r["seed"]: r for r in record["runs"] if r["variant"] == names[0]}
+        points = [
+            (last["reconstruction"], quotient)
+            for seed, quotient in quotients.items()
+            if (last := (runs[seed].get("rows") or [{}])[-1]).get("reconstruction") is not None
+        ]
+        if points:
+            axis.plot(*zip(*points, strict=True), marker, color=colour, label=title)
+    if not axis.lines:
+        return None
+    axis.axvline(LIMIT, color="black", linestyle="--", linewidth=1)
+    axis.annotate(
+        "warning", (LIMIT, 0.02), xycoords=axis.get_xaxis_transform(), rotation=90,
+        xytext=(-11, 4), textcoords="offset points",
+    )  # fmt: skip
+    axis.axhline(1, color=GREY, linewidth=1)
+    axis.set(
+        xscale="log",
+        yscale="log",
+        xlabel="reconstruction in the last epoch: distance from y(0) / size of y(0)",
+        ylabel="final training loss, adjoint / direct",
+    )
+    bare(axis)
+    figure.legend(loc="outside right center", frameon=False)
+    return figure
+
+
 def _by_variant(record: Record) -> Iterator[tuple[str, list[Run]]]:
     for variant in coarse_adjoint.VARIANTS:
         runs = [

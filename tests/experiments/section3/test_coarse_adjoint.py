@@ -101,5 +101,5 @@ def test_the_command_writes_what_the_page_takes(tmp_path, page):
     # The epoch of least training loss is tested, as theirs was.
     assert "| ODE-Net, dopri5 | 0.65 | 1.0 / 1.0 / 1.0 | 0.01 / 0.01 / 0.01 |" in text
     assert "| ResNet-6 | 0.45 | not run |" in text
-    for name in ("verdict-training", "verdict-switch", "follow-up-curves"):
+    for name in ("verdict-training", "verdict-switch", "verdict-cost", "follow-up-curves"):
         assert (tmp_path / "pictures" / f"page-{name}.png").stat().st_size > 1000
