@@ -32,11 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def insert(page: Path, name: str, run: Path) -> None:
-    """Replace the block `name` of a page; ValueError if it has none."""
-    begin, end = f"<!-- {name} -->\n", f"<!-- end {name} -->\n"
-    text = page.read_text()
-    if begin not in text or end not in text:
-        raise ValueError(f"{page} has no block {begin.strip()} ... {end.strip()}")
+    """Put a run's summary and pictures into the block `name` of a page; see `replace`."""
     lines = [(run / "summary.md").read_text()]
     pictures = page.parent / "pictures"
     pictures.mkdir(exist_ok=True)
@@ -44,9 +40,27 @@ def insert(page: Path, name: str, run: Path) -> None:
         copy = pictures / f"{page.stem}-{name}-{picture.name}"
         shutil.copyfile(picture, copy)
         lines.append(f"![{name}, {picture.stem}](pictures/{copy.name})\n")
-    block = begin + "\n" + "\n".join(lines) + "\n" + end
+    replace(page, name, "\n".join(lines))
+
+
+def replace(page: Path, name: str, content: str) -> None:
+    """Replace the block `name` of a page; ValueError if it has none."""
+    begin, end = f"<!-- {name} -->\n", f"<!-- end {name} -->\n"
+    text = page.read_text()
+    if begin not in text or end not in text:
+        raise ValueError(f"{page} has no block {begin.strip()} ... {end.strip()}")
+    block = f"{begin}\n{content}\n{end}"
     pattern = re.escape(begin) + ".*?" + re.escape(end)
     write_atomic(page, re.sub(pattern, lambda _: block, text, flags=re.DOTALL))
+
+
+def block(page: Path, name: str) -> str:
+    """What is in a block of a page; LookupError if it has none."""
+    begin, end = f"<!-- {name} -->\n", f"<!-- end {name} -->\n"
+    found = page.read_text().partition(begin)[2]
+    if end not in found:
+        raise LookupError(f"{page} has no block {name}")
+    return found.partition(end)[0].strip()
 
 
 def cell(page: Path, block: str, row: str, column: str) -> str:

@@ -1,0 +1,1 @@
+"""Neural ODEs against baselines that were given the same chance."""

@@ -1,0 +1,142 @@
+"""docs/where_it_pays.md from the records beside it: blocks of tables, and pictures."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from experiments.harness import page_blocks
+from experiments.harness.markdown import table
+from experiments.paying import protocol
+from experiments.paying.protocol import Task, Verdict
+from experiments.paying.record import Record
+from experiments.paying.tasks import TASKS
+from experiments.section3.intervals import Interval, interval
+
+ORDER = ("does not pay", "not decided", "pays", "not run")
+
+
+def write(page: Path) -> None:
+    """Fill the page's blocks: `summary`, and one for each task. Raises ValueError if one lacks."""
+    records = load(page.parent / "results")
+    page_blocks.replace(page, "summary", summary(records))
+    for task in TASKS:
+        page_blocks.replace(page, task.name, block(records.get(task.name), task))
+
+
+def load(folder: Path) -> dict[str, Record]:
+    """The records in a folder by task."""
+    paths = [(task, folder / f"pays-{task.name}.json") for task in TASKS]
+    return {task.name: Record(path, task) for task, path in paths if path.exists()}
+
+
+def block(record: Record | None, task: Task) -> str:
+    """The tables of a task, one for each budget."""
+    if record is None or not record.budgets():
+        return f"*Not run yet*: `python experiments/pays.py --task {task.name}`.\n"
+    return "\n".join(table_of(record, budget) for budget in record.budgets())
+
+
+def table_of(record: Record, budget: float) -> str:
+    """What every method reached with a budget, the best first, and the verdict."""
+    task = record.task
+    rows = []
+    for name, method in task.methods.items():
+        runs = record.tests(name, budget)
+        if not runs:
+            continue
+        scores = record.scores(name, budget)
+        numbers = [math.nan if math.isinf(s) else s for s in scores["test"]]
+        first = runs[0]
+        rows.append(
+            (
+                sum(scores["validation"]) / len(runs),
+                [
+                    method.title,
+                    method.kind,
+                    f"{first['rate']:g}" if first["rate"] else "",
+                    first["size"] or "",
+                    f"{first['parameters']:,}",
+                    f"{sum(run['cpu'] for run in runs) / len(runs):.1f}",
+                    f"{sum(run['steps'] for run in runs) / len(runs):,.0f}"
+                    if "steps" in first
+                    else "",
+                    len(runs),
+                    shown(interval(numbers)),
+                ],
+            )
+        )
+    headers = [
+        "method",
+        "kind",
+        "rate",
+        "size",
+        "parameters",
+        "CPU s",
+        "steps",
+        "seeds",
+        task.measure,
+    ]
+    body = [row for _, row in sorted(rows, key=lambda pair: pair[0])]
+    verdict = record.verdict(budget)
+    words = (
+        f"**{verdict.words}**: {explained(task, verdict)}" if verdict else "not all runs made yet"
+    )
+    commits = ", ".join(sorted({run["commit"] for run in record.runs}))
+    return (
+        f"{budget:g} CPU seconds a training: {words}.\n\n{table(headers, body)}\n"
+        f"`python experiments/pays.py --task {task.name} --seconds {budget:g}`, commit {commits}; "
+        "the order is that of the validation scores.\n"
+    )
+
+
+def explained(task: Task, verdict: Verdict) -> str:
+    """The comparison that a verdict rests on, in words."""
+    ode, rival = (task.methods[name].title for name in (verdict.ode, verdict.rival))
+    unit = "" if task.relative else " nats"
+    margin = f"{100 * task.margin:g}%" if task.relative else f"{task.margin:g}{unit}"
+    return f"{ode} against {rival}, gain {gain(task, verdict.gain)}{unit}, margin {margin}"
+
+
+def gain(task: Task, found: Interval) -> str:
+    """A gain with its interval; of relative ones in per cent of the rival's score."""
+    if not task.relative:
+        return f"{found.mean:+.3g} ({found.low:+.3g} to {found.high:+.3g})"
+    low, mean, high = (100 * -math.expm1(-g) for g in (found.low, found.mean, found.high))
+    return f"{mean:+.0f}% ({low:+.0f}% to {high:+.0f}%)"
+
+
+def shown(found: Interval) -> str:
+    """A mean and the half width of its interval."""
+    return f"{found.mean:.4g} ± {found.half:.2g}"
+
+
+def summary(records: dict[str, Record]) -> str:
+    """Task by task the best Neural ODE, its best rivals and the verdict; refutations first."""
+    rows = []
+    for task in TASKS:
+        record = records.get(task.name)
+        for budget in record.budgets() if record else [None]:
+            verdict = record.verdict(budget) if record and budget else None
+            words = verdict.words if verdict else "not run"
+            cells = ["not run"] * 3 + ["", words]
+            if record and budget and verdict:
+                cells = [
+                    *(best(record, budget, kind) for kind in ("Neural ODE", "baseline", "trivial")),
+                    gain(task, verdict.gain),
+                    f"**{words}**",
+                ]
+            row = [f"{task.title} ({task.measure})", f"{budget:g}" if budget else "", *cells]
+            rows.append((ORDER.index(words), row))
+    headers = ["task (measure)", "CPU s", "Neural ODE", "best baseline", "best trivial", "gain",
+               "verdict"]  # fmt: skip
+    return table(headers, [row for _, row in sorted(rows, key=lambda pair: pair[0])])
+
+
+def best(record: Record, budget: float, kind: protocol.Kind) -> str:
+    """The method of a kind with the least mean validation score: test score and title."""
+    names = [n for n, m in record.task.methods.items() if m.kind == kind]
+    mean = lambda values: sum(values) / len(values)
+    name = min(names, key=lambda n: mean(record.scores(n, budget)["validation"]))
+    found = interval(record.scores(name, budget)["test"])
+    return f"{shown(found)} ({record.task.methods[name].title})"

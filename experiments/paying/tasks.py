@@ -1,0 +1,8 @@
+"""Every task, in the order of the page."""
+
+from __future__ import annotations
+
+from experiments.paying import density
+from experiments.paying.protocol import Task
+
+TASKS: tuple[Task, ...] = (*density.TASKS,)
