@@ -116,10 +116,13 @@ class VectorField(nnx.Module):
 
 
 class ConvDownsample(nnx.Module):
-    """28x28x1 to 6x6x64 by three convolutions, as in the authors' example code."""
+    """28x28x1 to 6x6x64 by three convolutions, as in the authors' example code.
 
-    def __init__(self, *, norm: str = "group", rngs: nnx.Rngs):
-        self.conv1 = Conv(conv.valid3x3, 3, 1, rngs=rngs)
+    Images may have another size and number of `channels`, which changes the first convolution.
+    """
+
+    def __init__(self, *, channels: int = 1, norm: str = "group", rngs: nnx.Rngs):
+        self.conv1 = Conv(conv.valid3x3, 3, channels, rngs=rngs)
         self.norm1 = normalisation(norm, CHANNELS)
         self.conv2 = Conv(conv.half4x4, 4, rngs=rngs)
         self.norm2 = normalisation(norm, CHANNELS)
@@ -134,8 +137,8 @@ class ConvDownsample(nnx.Module):
 class ResidualDownsample(nnx.Module):
     """28x28x1 to 7x7x64 by one convolution and two residual blocks, as in the paper's text."""
 
-    def __init__(self, *, norm: str = "group", rngs: nnx.Rngs):
-        self.conv1 = Conv(conv.valid3x3, 3, 1, rngs=rngs)
+    def __init__(self, *, channels: int = 1, norm: str = "group", rngs: nnx.Rngs):
+        self.conv1 = Conv(conv.valid3x3, 3, channels, rngs=rngs)
         self.block1 = Residual(halve=True, norm=norm, rngs=rngs)
         self.block2 = Residual(halve=True, norm=norm, rngs=rngs)
 
@@ -145,14 +148,14 @@ class ResidualDownsample(nnx.Module):
 
 
 class Head(nnx.Module):
-    """Normalise, rectify, average over space, and map to ten logits."""
+    """Normalise, rectify, average over space, and map to a logit for each class."""
 
-    def __init__(self, *, final_relu: bool, norm: str = "group", rngs: nnx.Rngs):
+    def __init__(self, *, final_relu: bool, classes: int = 10, norm: str = "group", rngs: nnx.Rngs):
         self.final_relu = final_relu
         self.norm = normalisation(norm, CHANNELS)
-        self.linear = Linear(CHANNELS, 10, rngs=rngs)
+        self.linear = Linear(CHANNELS, classes, rngs=rngs)
 
-    def __call__(self, x: Image) -> Float[Array, "batch 10"]:
+    def __call__(self, x: Image) -> Float[Array, "batch classes"]:
         """Classify `x`."""
         x = self.norm(x)
         x = jax.nn.relu(x) if self.final_relu else x

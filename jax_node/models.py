@@ -24,6 +24,7 @@ from jax_node.regularise import solve_penalised
 from jax_node.solve import Solution
 
 MODELS = ("resnet6", "resnet1", "rknet", "odenet")
+SMALLEST = 8
 Images = Float[Array, "batch height width channels"]
 # (field, y0, ts, args, backward, norm) -> Solution: `solve.solve` with its options filled in.
 Solver = Callable[..., Solution]
@@ -32,7 +33,7 @@ Solver = Callable[..., Solution]
 class Output(NamedTuple):
     """Logits, the solve behind them (None in a ResNet), and penalties if they were asked for."""
 
-    logits: Float[Array, "batch 10"]
+    logits: Float[Array, "batch classes"]
     solution: Solution | None
     penalties: dict[str, Float[Array, ""]] = {}
 
@@ -41,11 +42,19 @@ class ResNet(nnx.Module):
     """Downsample, `n_blocks` residual blocks, head."""
 
     def __init__(
-        self, n_blocks: int, *, final_relu: bool, downsampling: str, norm: str, rngs: nnx.Rngs
+        self,
+        n_blocks: int,
+        *,
+        final_relu: bool,
+        downsampling: str,
+        norm: str,
+        channels: int,
+        classes: int,
+        rngs: nnx.Rngs,
     ):
-        self.downsample = DOWNSAMPLING[downsampling](norm=norm, rngs=rngs)
+        self.downsample = DOWNSAMPLING[downsampling](channels=channels, norm=norm, rngs=rngs)
         self.blocks = nnx.List([blocks.Residual(norm=norm, rngs=rngs) for _ in range(n_blocks)])
-        self.head = blocks.Head(final_relu=final_relu, norm=norm, rngs=rngs)
+        self.head = blocks.Head(final_relu=final_relu, classes=classes, norm=norm, rngs=rngs)
 
     def __call__(self, images: Images, backward: Backward | None = None) -> Output:
         """Classify images with values in [0, 1]."""
@@ -67,13 +76,15 @@ class ODENet(nnx.Module):
         final_relu: bool,
         downsampling: str,
         norm: str,
+        channels: int,
+        classes: int,
         rngs: nnx.Rngs,
     ):
         self.solver = solver
         self.t1 = t1
-        self.downsample = DOWNSAMPLING[downsampling](norm=norm, rngs=rngs)
+        self.downsample = DOWNSAMPLING[downsampling](channels=channels, norm=norm, rngs=rngs)
         self.field = blocks.VectorField(norm=norm, rngs=rngs)
-        self.head = blocks.Head(final_relu=final_relu, norm=norm, rngs=rngs)
+        self.head = blocks.Head(final_relu=final_relu, classes=classes, norm=norm, rngs=rngs)
 
     def __call__(
         self,
@@ -102,7 +113,7 @@ class ODENet(nnx.Module):
 
     def trajectory(
         self, images: Images, times: Float[Array, " times"]
-    ) -> tuple[Solution, Float[Array, "times batch 10"]]:
+    ) -> tuple[Solution, Float[Array, "times batch classes"]]:
         """The solve with the state at `times` (from 0, increasing), and the logits of each state.
 
         States in `ys` are `[times, height, width, batch, channels]`.
@@ -129,6 +140,8 @@ def build(
     final_relu: bool = True,
     downsampling: str = "conv",
     norm: str = "group",
+    channels: int = 1,
+    classes: int = 10,
     seed: int = 0,
     dtype: jax.typing.DTypeLike = jnp.float32,
     low_precision: bool = False,
@@ -143,6 +156,8 @@ def build(
         downsampling: `conv` (the authors' example code) or `residual` (the paper's text).
         norm: one of `normalise.NORMS`; the field of an ODE model keeps `group` with `batch` (why:
             `blocks.VectorField`).
+        channels: of the images, of `SMALLEST` pixels or more a side.
+        classes: how many logits.
         seed: of the initial weights, which are drawn in float32 whatever `dtype` is.
         dtype: of weights and computation.
         low_precision: convolve in bfloat16, between layers and a solver's state of `dtype`.
@@ -158,6 +173,8 @@ def build(
         "final_relu": final_relu,
         "downsampling": downsampling,
         "norm": norm,
+        "channels": channels,
+        "classes": classes,
         "rngs": nnx.Rngs(seed),
     }
     model: ResNet | ODENet

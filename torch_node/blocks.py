@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from torch_node.normalise import normalisation
 
-Images = Float[Tensor, "batch 1 28 28"]
+Images = Float[Tensor, "batch image_channels image_height image_width"]
 State = Float[Tensor, "batch channels height width"]
 
 
@@ -82,18 +82,21 @@ class VectorField(nn.Module):
 
 
 class ConvDownsample(nn.Module):
-    """28x28 images to 6x6 states by one 3x3 and two strided 4x4 convolutions (with bias)."""
+    """28x28 images to 6x6 states by one 3x3 and two strided 4x4 convolutions (with bias).
 
-    def __init__(self, channels: int, norm: str = "group") -> None:
+    Images may have another size and number of `image_channels`, which changes the first of them.
+    """
+
+    def __init__(self, channels: int, norm: str = "group", image_channels: int = 1) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(1, channels, 3)
+        self.conv1 = nn.Conv2d(image_channels, channels, 3)
         self.norm1 = normalisation(norm, channels)
         self.conv2 = nn.Conv2d(channels, channels, 4, stride=2, padding=1)
         self.norm2 = normalisation(norm, channels)
         self.conv3 = nn.Conv2d(channels, channels, 4, stride=2, padding=1)
 
     def forward(self, x: Images) -> State:
-        """Features [batch, channels, 6, 6]."""
+        """Features [batch, channels, 6, 6], of 28x28 images."""
         out = torch.relu(self.norm1(self.conv1(x)))
         out = torch.relu(self.norm2(self.conv2(out)))
         return self.conv3(out)
@@ -102,28 +105,30 @@ class ConvDownsample(nn.Module):
 class ResidualDownsample(nn.Module):
     """28x28 images to 7x7 states by a 3x3 convolution, two residual blocks (the paper's text)."""
 
-    def __init__(self, channels: int, norm: str = "group") -> None:
+    def __init__(self, channels: int, norm: str = "group", image_channels: int = 1) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(1, channels, 3)
+        self.conv1 = nn.Conv2d(image_channels, channels, 3)
         self.block1 = Residual(channels, stride=2, norm=norm)
         self.block2 = Residual(channels, stride=2, norm=norm)
 
     def forward(self, x: Images) -> State:
-        """Features [batch, channels, 7, 7]."""
+        """Features [batch, channels, 7, 7], of 28x28 images."""
         return self.block2(self.block1(self.conv1(x)))
 
 
 class Head(nn.Module):
-    """Norm, relu (if `final_relu`), mean over space, linear to 10 logits."""
+    """Norm, relu (if `final_relu`), mean over space, linear to a logit for each class."""
 
-    def __init__(self, channels: int, final_relu: bool, norm: str = "group") -> None:
+    def __init__(
+        self, channels: int, final_relu: bool, norm: str = "group", classes: int = 10
+    ) -> None:
         super().__init__()
         self.norm = normalisation(norm, channels)
         self.final_relu = final_relu
-        self.linear = nn.Linear(channels, 10)
+        self.linear = nn.Linear(channels, classes)
 
-    def forward(self, x: State) -> Float[Tensor, "batch 10"]:
-        """Logits of the ten classes."""
+    def forward(self, x: State) -> Float[Tensor, "batch classes"]:
+        """Logits of the classes."""
         out = self.norm(x)
         if self.final_relu:
             out = torch.relu(out)

@@ -140,14 +140,17 @@ def learner(
     device: str,
     t1: float = 1.0,
     norm: str = "group",
+    channels: int = 1,
+    classes: int = 10,
     kinetic_weight: float = 0.0,
     jacobian_weight: float = 0.0,
 ) -> ImageLearner:
     """A model (see `models.build`) with weights drawn from `seed`, ready to train.
 
-    Weights are drawn in float32, so both precisions start from the same numbers. The weights of
-    regularise.py's penalties count in training only. Raises ValueError for an unknown name, or a
-    penalty without an ODE.
+    It takes images of any size with so many `channels`, and knows so many `classes`. Weights are
+    drawn in float32, so both precisions start from the same numbers. Those of regularise.py's
+    penalties count in training only. Raises ValueError for an unknown name, or a penalty without
+    an ODE.
     """
     penalties = regulariser(kinetic_weight, jacobian_weight, seed)
     if penalties and solver is None:
@@ -159,6 +162,8 @@ def learner(
             final_relu=final_relu,
             downsampling=downsampling,
             norm=norm,
+            channels=channels,
+            classes=classes,
             solver=solver,
             adjoint=adjoint,
             rtol=rtol,

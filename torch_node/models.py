@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Num
@@ -16,24 +16,25 @@ from torch_node.regularise import solve_penalised
 from torch_node.solve import Solution, check, solve
 
 MODELS = ("resnet6", "resnet1", "rknet", "odenet")
+SMALLEST = 8
 DOWNSAMPLINGS = ("conv", "residual")
 CHANNELS = 64
 
 
-def downsample(name: str, norm: str) -> nn.Module:
+def downsample(name: str, norm: str, channels: int) -> nn.Module:
     """The layers between the image and the features: "conv" or "residual"."""
     if name not in DOWNSAMPLINGS:
         raise ValueError(
             f"downsampling {name!r} is unknown; choose one of {', '.join(DOWNSAMPLINGS)}"
         )
     kind = ConvDownsample if name == "conv" else ResidualDownsample
-    return kind(CHANNELS, norm)
+    return kind(CHANNELS, norm, channels)
 
 
 class Output(NamedTuple):
     """Logits, the solve behind them (None in a ResNet), and penalties if they were asked for."""
 
-    logits: Float[Tensor, "batch 10"]
+    logits: Float[Tensor, "batch classes"]
     solution: Solution | None
     penalties: dict[str, Float[Tensor, ""]] = {}
 
@@ -41,13 +42,22 @@ class Output(NamedTuple):
 class ResNet(nn.Module):
     """Downsampling, `n_blocks` residual blocks, head."""
 
-    def __init__(self, n_blocks: int, *, final_relu: bool, downsampling: str, norm: str) -> None:
+    def __init__(
+        self,
+        n_blocks: int,
+        *,
+        final_relu: bool,
+        downsampling: str,
+        norm: str,
+        channels: int,
+        classes: int,
+    ) -> None:
         super().__init__()
-        self.downsample = downsample(downsampling, norm)
+        self.downsample = downsample(downsampling, norm, channels)
         self.blocks = nn.ModuleList(Residual(CHANNELS, norm=norm) for _ in range(n_blocks))
-        self.head = Head(CHANNELS, final_relu, norm)
+        self.head = Head(CHANNELS, final_relu, norm, classes)
 
-    def forward(self, images: Float[Tensor, "batch 1 28 28"]) -> Output:
+    def forward(self, images: Float[Tensor, "batch channels height width"]) -> Output:
         """Classify images with values in [0, 1]."""
         x = self.downsample(images)
         for block in self.blocks:
@@ -68,6 +78,8 @@ class ODENet(nn.Module):
         final_relu: bool,
         downsampling: str,
         norm: str,
+        channels: int,
+        classes: int,
         solver: str,
         adjoint: str,
         rtol: float,
@@ -78,9 +90,9 @@ class ODENet(nn.Module):
     ) -> None:
         super().__init__()
         check(solver, adjoint, step_size)
-        self.downsample = downsample(downsampling, norm)
+        self.downsample = downsample(downsampling, norm, channels)
         self.field = VectorField(CHANNELS, norm)
-        self.head = Head(CHANNELS, final_relu, norm)
+        self.head = Head(CHANNELS, final_relu, norm, classes)
         self.t1 = t1
         self.solver = functools.partial(
             solve,
@@ -94,7 +106,7 @@ class ODENet(nn.Module):
 
     def forward(
         self,
-        images: Float[Tensor, "batch 1 28 28"],
+        images: Float[Tensor, "batch channels height width"],
         *,
         penalise: bool = False,
         draw_probe: Callable[[Tensor], Tensor] | None = None,
@@ -114,8 +126,8 @@ class ODENet(nn.Module):
         return Output(self.head(solution.ys[-1]), solution, penalties)
 
     def trajectory(
-        self, images: Float[Tensor, "batch 1 28 28"], times: Float[Tensor, " times"]
-    ) -> tuple[Solution, Float[Tensor, "times batch 10"]]:
+        self, images: Float[Tensor, "batch channels height width"], times: Float[Tensor, " times"]
+    ) -> tuple[Solution, Float[Tensor, "times batch classes"]]:
         """The solve with the state at `times` (from 0, increasing), and the logits of each state.
 
         States in `ys` are [times, batch, channels, height, width].
@@ -130,6 +142,8 @@ def build(
     final_relu: bool = True,
     downsampling: str = "conv",
     norm: str = "group",
+    channels: int = 1,
+    classes: int = 10,
     solver: str | None = "dopri5",
     adjoint: str | None = "adjoint",
     rtol: float = 1e-3,
@@ -140,12 +154,20 @@ def build(
 ) -> ResNet | ODENet:
     """The model of that name: one of MODELS, or any `resnet<N>`; resnets ignore the solver.
 
+    Images have so many `channels` and SMALLEST pixels or more a side, and belong to `classes`.
     `norm` is one of normalise.NORMS; the field of an ODE model keeps "group" with "batch" (why:
     blocks.VectorField). Raises ValueError listing the names for an unknown one.
     """
+    architecture: dict[str, Any] = {
+        "final_relu": final_relu,
+        "downsampling": downsampling,
+        "norm": norm,
+        "channels": channels,
+        "classes": classes,
+    }
     resnet = re.fullmatch(r"resnet([1-9]\d*)", name)
     if resnet:
-        return ResNet(int(resnet[1]), final_relu=final_relu, downsampling=downsampling, norm=norm)
+        return ResNet(int(resnet[1]), **architecture)
     if name not in MODELS:
         raise ValueError(
             f"model {name!r} is unknown; choose one of {', '.join(MODELS)}, or resnet<N>"
@@ -153,9 +175,7 @@ def build(
     if solver is None or adjoint is None:
         raise ValueError(f"{name} needs a solver and an adjoint; give `solver` and `adjoint`")
     return ODENet(
-        final_relu=final_relu,
-        downsampling=downsampling,
-        norm=norm,
+        **architecture,
         solver=solver,
         adjoint=adjoint,
         rtol=rtol,
