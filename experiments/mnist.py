@@ -69,6 +69,8 @@ def execute(
             "title": dataset.title,
             "source": dataset.source,
             "sha256": dataset.checksum,
+            "shape": dataset.shape,
+            "classes": dataset.classes,
         },
         "device": learner.device_name,
         "parameters": learner.parameter_count,
@@ -76,7 +78,7 @@ def execute(
         "commands": [shlex.join(["python", "experiments/mnist.py", *arguments])],
     }
     if folder is None:
-        names = config.data.dataset, config.model.name, config.model.framework
+        names = dataset.name, config.model.name, config.model.framework
         path = config.run.out or default_folder(*names, config.training.seed)
         folder = locks.enter_context(RunFolder.create(path, record))
     if config.run.evaluate or folder.finished(config.training.epochs):
@@ -128,14 +130,27 @@ def load_data(config: Config, console: Console) -> Dataset:
             f"--batch-size is {config.training.batch_size}, more than the "
             f"{len(dataset.train_labels)} training images."
         )
+    least = frameworks.module(config.model.framework, "models").SMALLEST
+    if min(dataset.shape[:2]) < least:
+        height, width, _ = dataset.shape
+        raise ConfigError(
+            f"the images have {height}x{width} pixels; at least {least}x{least} expected, for they "
+            "are made four times smaller."
+        )
     return dataset
 
 
 def settle_data(config: Config, dataset: Dataset) -> Config:
-    """The configuration with the source that was used, for a resumed run to find it again."""
+    """The configuration with the source that was used, to be found again, and the images' kind."""
     flags = config.data
     folder = flags.data_dir.expanduser().absolute() if flags.data_dir else None
-    flags = dataclasses.replace(flags, source=dataset.source, data_dir=folder)
+    flags = dataclasses.replace(
+        flags,
+        source=dataset.source,
+        data_dir=folder,
+        channels=dataset.shape[-1],
+        classes=len(dataset.classes),
+    )
     return dataclasses.replace(config, data=flags)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import sys
 from collections.abc import Sequence
@@ -25,13 +26,11 @@ from experiments.harness.command import guard
 from experiments.harness.errors import ConfigError, RunError, RunFailedError
 from experiments.harness.loop import load_checkpoint
 from experiments.images import image_file
+from experiments.images.dataset import CLASSES
 from experiments.mnist import build_learner
 
 FRAMES = 41
-FASHION = (
-    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
-    "Ankle boot",
-)  # fmt: skip
+MNIST_SHAPE = (28, 28, 1)
 EXAMPLES = """examples:
   python experiments/predict.py runs/mnist-odenet-jax-seed0-20250131-120000 seven.png
   python experiments/predict.py RUN --test 5
@@ -53,7 +52,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         prog="predict.py",
         description="Classify images by the best checkpoint of a run of mnist.py. Images may have "
         "any size and colour; they are made grey, light on black, and fitted into 28x28 pixels as "
-        "MNIST's were. Each is solved by itself, so that its NFE is its own.",
+        "MNIST's were; for a run on other images, resized to those. Each is solved by itself, so "
+        "that its NFE is its own.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -93,11 +93,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(arguments: list[str], console: Console) -> None:
     """Everything `main` does, with errors as exceptions."""
     given = parse(arguments)
-    config, checkpoint, epoch = open_run(given.run)
+    config, data, checkpoint, epoch = open_run(given.run)
     if given.animate and config.solver.solver is None:
         raise ConfigError(f"--animate needs an ODE, and {config.model.name} solves none.")
     fashion = config.data.dataset == "fashion_mnist"
-    pictures = [(str(path), *image_file.read(path, fashion=fashion)) for path in given.images]
+    shape = tuple(data.get("shape", MNIST_SHAPE))
+    read = functools.partial(image_file.read, fashion=fashion)
+    if shape != MNIST_SHAPE:
+        read = functools.partial(image_file.resized, shape=shape)
+    pictures = [(str(path), *read(path)) for path in given.images]
     pictures += test_images(config, given.test)
     module = frameworks.module(config.model.framework, "classify")
     solve = frameworks.module(config.model.framework, "solve")
@@ -105,10 +109,10 @@ def run(arguments: list[str], console: Console) -> None:
     load_checkpoint(learner, checkpoint)
     console.print(
         f"{config.model.name} in {config.model.framework}, epoch {epoch}, trained on "
-        f"{config.data.dataset}",
+        f"{data['title'].split(',')[0]}",
         highlight=False,
     )
-    names = FASHION if fashion else tuple("0123456789")
+    names = data.get("classes", CLASSES["fashion_mnist" if fashion else "mnist"])
     try:
         for name, pixels, treatment in pictures:
             logits, nfe = classify(learner, pixels, config)
@@ -124,8 +128,8 @@ def run(arguments: list[str], console: Console) -> None:
             times = np.linspace(0, config.solver.t1, frame_count(config))
             found = learner.trajectory(pixels[None], times.tolist())
             movie.animate(
-                given.animate, pixels[..., 0], times, found.states[:, 0],
-                softmax(found.logits[:, 0], axis=-1), names,
+                given.animate, pixels if shape[-1] == 3 else pixels[..., 0], times,
+                found.states[:, 0], softmax(found.logits[:, 0], axis=-1), names,
             )  # fmt: skip
             console.print(f"wrote {given.animate}", highlight=False, soft_wrap=True, markup=False)
     except solve.SolveError as error:
@@ -134,8 +138,8 @@ def run(arguments: list[str], console: Console) -> None:
         raise RunError(f"{given.animate} cannot be written: {error.strerror}.") from None
 
 
-def open_run(path: Path) -> tuple[Config, Path, int]:
-    """Configuration and best checkpoint, with its epoch, for the devices of this machine.
+def open_run(path: Path) -> tuple[Config, dict[str, Any], Path, int]:
+    """Configuration, data, and best checkpoint with its epoch, for the devices of this machine.
 
     Only reads, so that the run may go on meanwhile.
     """
@@ -155,7 +159,7 @@ def open_run(path: Path) -> tuple[Config, Path, int]:
         raise RunError(f"{index} cannot be read: {error}.") from None
     if "best" not in found:
         raise RunError(f"{path} has no finished epoch yet; train it with --resume first.")
-    return config, path / "checkpoints" / found["best"], found["best_epoch"]
+    return config, saved["data"], path / "checkpoints" / found["best"], found["best_epoch"]
 
 
 def test_images(config: Config, count: int) -> list[tuple[str, ndarray, str]]:
@@ -165,7 +169,7 @@ def test_images(config: Config, count: int) -> list[tuple[str, ndarray, str]]:
     dataset = load(config.data)
     pixels, labels = dataset.test_images[:count], dataset.test_labels[:count]
     return [
-        (f"test image {i}", pixel, f"truly {label}")
+        (f"test image {i}", pixel, f"truly {dataset.classes[label]}")
         for i, (pixel, label) in enumerate(zip(pixels, labels, strict=True))
     ]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from tyro.conf import arg
+from tyro.conf import Suppress, arg
 
 from experiments.harness import flags
 from experiments.harness.flags import to_json as to_json
@@ -174,8 +174,8 @@ class Training:
 class Data:
     """Which images."""
 
-    dataset: Literal["mnist", "fashion_mnist"] = "mnist"
-    """Handwritten digits, or pieces of clothing."""
+    dataset: Annotated[str, arg(metavar="NAME")] = "mnist"
+    """mnist, fashion_mnist, or labelled images that TFDS has prepared in --tfds-dir."""
     source: Annotated[
         Literal["auto", "tfds", "idx", "embedded"],
         arg(
@@ -187,7 +187,8 @@ class Data:
     data_dir: Annotated[
         Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: none)")
     ] = None
-    """Folder with train-images-idx3-ubyte and its three companions, gzipped or not."""
+    """Your own images: IDX files (train-images-idx3-ubyte and its three companions, gzipped or
+    not), or a folder of pictures for each class, perhaps within folders train and test."""
     tfds_dir: Annotated[
         Path | None,
         arg(
@@ -213,6 +214,10 @@ class Data:
     ] = None
     fold: Annotated[int | None, arg(metavar="k", help_behavior_hint="(default: none)")] = None
     """Which of --folds to test on: 0 to K - 1."""
+    channels: Suppress[int] = 1
+    """Of an image, as found in the data."""
+    classes: Suppress[int] = 10
+    """How many, as found in the data."""
 
 
 @dataclass(frozen=True)

@@ -12,4 +12,5 @@ from experiments.images.dataset import Dataset
 def load(flags: Data) -> Dataset:
     """Load them; `DataError` if they are not to be had."""
     given = dataclasses.asdict(flags)
+    del given["channels"], given["classes"]  # what was found the first time
     return sources.load(given.pop("dataset"), given.pop("source"), **given)

@@ -37,7 +37,8 @@ FIXED = (("euler", 1.0), ("euler", 0.25), ("euler", 0.1), ("rk4", 1.0), ("rk4", 
 # What is done to the images, and how much of it; 0 is the untouched test set.
 CHANGES = {"none": (0.0,), "noise": (0.1, 0.2, 0.4), "shift": (1, 2, 3), "rotation": (10, 20, 30)}
 
-Images = UInt8[ndarray, "n 28 28 1"]
+Images = UInt8[ndarray, "n height width channels"]
+Logits = Float[ndarray, "n classes"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -189,14 +190,14 @@ def _training_step(learner: Any, dataset: Dataset, config: Config) -> dict[str, 
     }
 
 
-def _logits(predict: Callable[[Images], Float[ndarray, "n 10"]], dataset: Dataset, config: Config):
+def _logits(predict: Callable[[Images], Logits], dataset: Dataset, config: Config):
     """Logits and seconds of each test batch, of the size that training tested with."""
     for images, _ in dataset.test_batches(config.training.batch_size):
         began = time.perf_counter()
         yield predict(images), time.perf_counter() - began
 
 
-def _error(logits: Float[ndarray, "n 10"], dataset: Dataset) -> float:
+def _error(logits: Logits, dataset: Dataset) -> float:
     return 100 * float(np.mean(logits.argmax(1) != dataset.test_labels))
 
 

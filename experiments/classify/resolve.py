@@ -119,6 +119,8 @@ def learner_arguments(config: Config) -> dict[str, Any]:
         "final_relu": model.final_relu,
         "downsampling": model.downsampling,
         "norm": model.norm,
+        "channels": config.data.channels,
+        "classes": config.data.classes,
         "solver": solver.solver,
         "adjoint": solver.adjoint,
         "rtol": solver.rtol,

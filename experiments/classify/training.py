@@ -125,14 +125,16 @@ def _evaluate(learner: Any, parts: Iterable[Batch]) -> tuple[float, float, float
 def predictions(learner: Any, dataset: Dataset, batch_size: int) -> dict[str, Any]:
     """Of each test image: the class predicted and the true one, its place, and its loss.
 
-    Classes are a digit an image. Places are those in the complete set, the training images first.
-    The loss is the negative log-likelihood of the true class, to four digits after the point.
+    Up to ten classes are a digit an image, more a list of numbers. Places are those in the complete
+    set, the training images first. The loss is the negative log-likelihood of the true class, to
+    four digits after the point.
     """
     logits = [learner.predict(images) for images, _ in dataset.test_batches(batch_size)]
     found = np.concatenate(logits).astype(np.float64)
     labels = dataset.test_labels
     losses = scipy.special.logsumexp(found, axis=1) - found[np.arange(len(labels)), labels]
-    digits = lambda classes: "".join(str(int(c)) for c in classes)
+    few = len(dataset.classes) <= 10
+    digits = lambda labels: "".join(map(str, labels)) if few else [int(label) for label in labels]
     return {
         "predicted": digits(found.argmax(1)),
         "true": digits(labels),

@@ -11,8 +11,16 @@ from jaxtyping import Int, UInt8
 from numpy import ndarray
 
 Source = Literal["tfds", "idx", "embedded"]
-Batch = tuple[UInt8[ndarray, "batch 28 28 1"], Int[ndarray, " batch"]]
+Batch = tuple[UInt8[ndarray, "batch height width channels"], Int[ndarray, " batch"]]
+Classes = tuple[str, ...]
 TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
+CLASSES: dict[str, Classes] = {
+    "mnist": tuple("0123456789"),
+    "fashion_mnist": (
+        "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
+        "Ankle boot",
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -21,21 +29,28 @@ class Dataset:
 
     `checksum` is the SHA-256 of the complete set (before limits, folds and validation): train
     images, train labels, test images, test labels, a byte per value, in order. `test_rows` are the
-    places of the test images in that order. `note` is what the user should be told.
+    places of the test images in that order. `classes` are their names. `note` is what the user
+    should be told.
     """
 
-    train_images: UInt8[ndarray, "train 28 28 1"]
+    train_images: UInt8[ndarray, "train height width channels"]
     train_labels: Int[ndarray, " train"]
-    test_images: UInt8[ndarray, "test 28 28 1"]
+    test_images: UInt8[ndarray, "test height width channels"]
     test_labels: Int[ndarray, " test"]
     source: Source
     checksum: str
     name: str
     test_rows: Int[ndarray, " test"]
+    classes: Classes = CLASSES["mnist"]
     note: str = ""
-    validation_images: UInt8[ndarray, "validation 28 28 1"] | None = None
+    validation_images: UInt8[ndarray, "validation height width channels"] | None = None
     validation_labels: Int[ndarray, " validation"] | None = None
     fold: str = ""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Height, width and channels of an image."""
+        return self.train_images.shape[1:]
 
     @property
     def title(self) -> str:
@@ -44,7 +59,7 @@ class Dataset:
         if self.validation_labels is not None:
             sizes.insert(1, f"{len(self.validation_labels):,} validation")
         fold = f" ({self.fold})" if self.fold else ""
-        return f"{TITLES[self.name]}, {self.source}, {' + '.join(sizes)}{fold}"
+        return f"{TITLES.get(self.name, self.name)}, {self.source}, {' + '.join(sizes)}{fold}"
 
     def epoch_batches(
         self, seed: int, epoch: int, batch_size: int, augment: bool
@@ -53,7 +68,7 @@ class Dataset:
 
         Every batch has `batch_size` images: what is left over at the end is dropped (another
         permutation leaves out other images next time), because a compiled step has one shape.
-        `augment` pads by 4 and crops 28x28 at random, as the paper's code does.
+        `augment` pads by 4 and crops at random, as the paper's code does.
         """
         generator = np.random.default_rng([seed, epoch])
         order = generator.permutation(len(self.train_labels))
@@ -68,7 +83,7 @@ class Dataset:
 
 
 def batches(
-    images: UInt8[ndarray, "n 28 28 1"], labels: Int[ndarray, " n"], batch_size: int
+    images: UInt8[ndarray, "n height width channels"], labels: Int[ndarray, " n"], batch_size: int
 ) -> Iterator[Batch]:
     """Images in order, in batches of at most `batch_size`; the last may be short.
 
@@ -84,10 +99,10 @@ def batches(
 
 
 def random_crop(
-    images: UInt8[ndarray, "batch 28 28 1"], generator: np.random.Generator
-) -> UInt8[ndarray, "batch 28 28 1"]:
-    """Pad every side with 4 zeros and cut a 28x28 window at one of 81 places, per image."""
-    padded = np.pad(images[..., 0], ((0, 0), (4, 4), (4, 4)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (28, 28), axis=(1, 2))
+    images: UInt8[ndarray, "batch height width channels"], generator: np.random.Generator
+) -> UInt8[ndarray, "batch height width channels"]:
+    """Pad every side with 4 zeros and cut a window of the old size at one of 81 places, each."""
+    padded = np.pad(images, ((0, 0), (4, 4), (4, 4), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, images.shape[1:3], axis=(1, 2))
     down, right = generator.integers(0, 9, (2, len(images)))
-    return windows[np.arange(len(images)), down, right][..., None]
+    return np.moveaxis(windows[np.arange(len(images)), down, right], 1, -1)

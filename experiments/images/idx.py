@@ -25,18 +25,15 @@ UINT8 = 8
 
 def read_split(
     images: Path, labels: Path
-) -> tuple[UInt8[ndarray, "n 28 28 1"], Int32[ndarray, " n"]]:
+) -> tuple[UInt8[ndarray, "n height width 1"], Int32[ndarray, " n"]]:
     """Read one image file and its label file, gzipped or not.
 
-    Returns images uint8 [n, 28, 28, 1] and labels int32 [n] in 0..9, in the order of the files.
-    Raises `DataError` for a file that is missing, cut short, of another shape, or for labels that
-    do not fit the images.
+    Returns images uint8 [n, height, width, 1] and labels int32 [n], in the order of the files.
+    Raises `DataError` for a file that is missing or cut short, or for labels that do not fit the
+    images.
     """
     pixels = read_idx(images, dimensions=3)
     classes = read_idx(labels, dimensions=1)
-    if pixels.shape[1:] != (28, 28):
-        height, width = pixels.shape[1:]
-        raise DataError(f"{images} holds images of {height}x{width} pixels; 28x28 was expected.")
     if len(pixels) != len(classes):
         raise DataError(
             f"{images} holds {len(pixels):,} images and {labels} holds {len(classes):,} labels; "
@@ -44,8 +41,6 @@ def read_split(
         )
     if len(pixels) == 0:
         raise DataError(f"{images} holds no images.")
-    if classes.max() > 9:
-        raise DataError(f"{labels} holds the label {classes.max()}; labels from 0 to 9 expected.")
     return pixels[..., None], classes.astype(np.int32)
 
 
@@ -89,4 +84,7 @@ def locate(folder: Path, name: str) -> Path:
     for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():
             return path
-    raise DataError(f"{folder} has neither {name} nor {name}.gz; --data-dir must hold IDX files.")
+    raise DataError(
+        f"{folder} has neither {name} nor {name}.gz; --data-dir must hold IDX files, or a folder "
+        "of pictures for each class."
+    )

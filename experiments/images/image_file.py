@@ -45,6 +45,21 @@ def read(path: Path, *, fashion: bool = False) -> tuple[ndarray, str]:
     return pixels[:, :, None], "; ".join(done) or "as it is"
 
 
+def resized(path: Path, shape: tuple[int, int, int]) -> tuple[ndarray, str]:
+    """A file as uint8 of `shape`, grey or RGB, and in words what was done to it."""
+    height, width, channels = shape
+    if channels not in (1, 3):
+        raise DataError(f"{path}: a run on images of {channels} channels takes test images only.")
+    try:
+        with Image.open(path) as image:
+            picture = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} cannot be read as an image: {error}.") from None
+    done = f"resized from {picture.width}x{picture.height}"
+    done = "as it is" if picture.size == (width, height) else done
+    return np.asarray(picture.resize((width, height))).reshape(shape), done
+
+
 def _load(path: Path) -> tuple[ndarray, list[str]]:
     """Grey values in [0, 1], upright, and in words what was done to get them."""
     if not path.is_file():

