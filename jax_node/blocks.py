@@ -40,7 +40,7 @@ class Conv(nnx.Module):
     def __call__(self, x: Image) -> Image:
         """Convolve `x`."""
         y = self.convolve(x, self.kernel[...])
-        return y if self.bias is None else y + self.bias[...]
+        return y if self.bias is None else y + jnp.broadcast_to(self.bias[...], y.shape)
 
 
 class TimeConv(nnx.Module):
@@ -62,7 +62,7 @@ class TimeConv(nnx.Module):
         kernel = self.kernel[...]
         inside = jnp.asarray(np.kron(_taps_inside(height), _taps_inside(width)), x.dtype)
         time = (inside @ kernel[:, :, 0].reshape(9, -1)).reshape(height, width, 1, -1)
-        return self.convolve(x, kernel[:, :, 1:]) + (t * time + self.bias[...])
+        return self.convolve(x, kernel[:, :, 1:]) + (t * time + self.bias[None, None, None])
 
 
 def _taps_inside(size: int) -> np.ndarray:

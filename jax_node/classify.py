@@ -50,7 +50,7 @@ def loss(
         tally.count(output.solution)
     losses = optax.softmax_cross_entropy_with_integer_labels(output.logits, labels)
     entropy = sharding.mean(losses)
-    correct = jnp.sum(jnp.argmax(output.logits, 1) == labels)
+    correct = jnp.sum(jnp.argmax(output.logits, 1).astype(labels.dtype) == labels)
     metrics = {"loss": entropy, "correct": correct}
     cost = penalties.cost(output.penalties) if penalties else 0.0
     return entropy + cost, {**sharding.total(metrics), **output.penalties}

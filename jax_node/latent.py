@@ -145,7 +145,8 @@ def loss(
         parts[name] = (nll + batch["kl"] * kl) / count
     expected, _ = model.forecaster(*observed, times[:, -1])
     # The first observation of a series is not predicted.
-    foreseen = mask[:, 1:] * mask[:, :-1].any(axis=2, keepdims=True)
+    before = mask[:, :-1].any(axis=2, keepdims=True).astype(mask.dtype)
+    foreseen = mask[:, 1:] * before
     nll = _nll(expected[:, :-1] - values[:, 1:], model.forecaster.log_noise[...], foreseen)
     parts["forecaster"] = nll / jnp.maximum(foreseen.sum(), 1)
     return sum(parts.values(), jnp.zeros((), times.dtype)), parts
@@ -217,5 +218,6 @@ def _any(x: Float[Array, "batch inputs"]) -> Array:
 
 def _nll(error: Values, log_noise: Float[Array, " channels"], mask: Values) -> Float[Array, ""]:
     """Sum of the negative log-densities of normal errors, where the mask is 1."""
+    log_noise = log_noise[None, None]
     standard = error * jnp.exp(-log_noise)
     return jnp.sum(mask * (0.5 * standard**2 + log_noise + 0.5 * jnp.log(2 * jnp.pi)))

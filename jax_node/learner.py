@@ -288,7 +288,8 @@ def transformation(optimizer: str, momentum: float = 0.0) -> optax.GradientTrans
         return jnp.clip(g, -largest, largest)
 
     def update(gradient, state, weights=None):
-        return plain.update(jax.tree.map(clipped, gradient), state, weights)
+        with jax.numpy_dtype_promotion("standard"):  # optax promotes its count of steps
+            return plain.update(jax.tree.map(clipped, gradient), state, weights)
 
     return optax.GradientTransformation(plain.init, update)
 

@@ -26,7 +26,8 @@ class Linear(nnx.Module):
 
     def __call__(self, x: Vectors) -> Vectors:
         """Map the last dimension."""
-        return x @ self.kernel[...] + self.bias[...]
+        y = x @ self.kernel[...]
+        return y + jnp.broadcast_to(self.bias[...], y.shape)
 
 
 class MLP(nnx.Module):

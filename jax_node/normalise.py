@@ -36,9 +36,11 @@ class GroupNorm(nnx.Module):
         members = channels // self.groups
         same_group = np.kron(np.eye(self.groups), np.ones((members, members)))
         average = jnp.asarray(same_group / (height * width * members), x.dtype)
-        centred = x - _sum_over_space(x) @ average
+        mean = _sum_over_space(x) @ average
+        centred = x - mean[None, None]
         variance = _sum_over_space(centred * centred) @ average
-        return centred * (jax.lax.rsqrt(variance + self.epsilon) * self.scale[...]) + self.bias[...]
+        scale = jax.lax.rsqrt(variance + self.epsilon) * self.scale[None]
+        return centred * scale[None, None] + self.bias[None, None, None]
 
 
 class BatchNorm(nnx.Module):
@@ -66,7 +68,8 @@ class BatchNorm(nnx.Module):
         else:
             mean, variance = self._observe(x)
         scale = jax.lax.rsqrt(variance + self.epsilon) * self.scale[...]
-        return (x - mean) * scale + self.bias[...]
+        mean, scale, bias = (jnp.broadcast_to(a, x.shape) for a in (mean, scale, self.bias[...]))
+        return (x - mean) * scale + bias
 
     def _observe(self, x: Image) -> tuple[Float[Array, " channels"], Float[Array, " channels"]]:
         """Mean and variance of the batch, after the running ones have moved towards them."""
@@ -74,7 +77,7 @@ class BatchNorm(nnx.Module):
         count = height * width * batch * sharding.count()
         average = lambda a: sharding.total(_sum_over_batch(a)) / count
         mean = average(x)
-        variance = average((x - mean) ** 2)
+        variance = average((x - jnp.broadcast_to(mean, x.shape)) ** 2)
         moved = lambda old, new: (1 - self.momentum) * old + self.momentum * new
         self.mean[...] = moved(self.mean[...], mean)
         self.var[...] = moved(self.var[...], variance * (count / (count - 1)))

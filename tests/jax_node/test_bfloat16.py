@@ -25,10 +25,10 @@ def test_result_is_that_of_rounded_operands(operands):
     exact = conv.plain(*rounded, padding=1)
     found = conv.in_bfloat16(conv.same3x3)(x, kernel)
     assert found.dtype == jnp.float32
-    assert jnp.array_equal(found, found.astype(jnp.bfloat16))
+    assert jnp.array_equal(found, found.astype(jnp.bfloat16).astype(jnp.float32))
     # float32's own error, then half an EPS of the result.
     in_float32 = conv.same3x3(*(a.astype(jnp.float32) for a in rounded))
-    assert jnp.abs(in_float32 - exact).max() < 1e-4 * jnp.abs(exact).max()
+    assert jnp.abs(in_float32.astype(exact.dtype) - exact).max() < 1e-4 * jnp.abs(exact).max()
     assert jnp.all(jnp.abs(found - in_float32) <= EPS / 2 * jnp.abs(in_float32))
     assert jnp.abs(found - conv.same3x3(x, kernel)).max() > 0
 

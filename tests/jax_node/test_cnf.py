@@ -80,6 +80,7 @@ def test_a_round_trip_errs_no_more_than_its_steps_may(model):
 
 def test_flow_matching_is_least_at_the_mean_velocity(points):
     model = cnf.build(2, width=8, layers=2, seed=0)
+    nnx.update(model, jax.tree.map(lambda w: w.astype(points.dtype), nnx.state(model)))
     batch = {"x": points, "noise": -points, "probe": jnp.ones_like(points), "t": jnp.full(6, 0.5)}
     _, parts = cnf.loss(model, batch, trace="exact", steps=1)
     found = model.matching(batch["t"], jnp.zeros_like(points))

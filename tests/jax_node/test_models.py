@@ -79,7 +79,8 @@ def test_time_convolution_equals_the_concatenated_one():
     x = jnp.asarray(np.random.default_rng(0).standard_normal((6, 6, 2, 64)))
     t = jnp.asarray(0.3)
     with_time = jnp.concatenate([jnp.full((6, 6, 2, 1), t), x], -1)
-    expected = conv.plain(with_time, layer.kernel[...], padding=1) + layer.bias[...]
+    expected = conv.plain(with_time, layer.kernel[...], padding=1)
+    expected += layer.bias[None, None, None]
     np.testing.assert_allclose(layer(t, x), expected, atol=1e-13)  # rounding of ~600 terms
 
 
