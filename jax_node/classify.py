@@ -148,8 +148,6 @@ def trajectory(
 def learner(
     *,
     model: str,
-    final_relu: bool,
-    downsampling: str,
     solver: str | None,
     adjoint: str | None,
     rtol: float,
@@ -162,49 +160,28 @@ def learner(
     precision: str,
     device: str,
     n_devices: int = 1,
-    t1: float = 1.0,
-    norm: str = "group",
-    channels: int = 1,
-    classes: int = 10,
     kinetic_weight: float = 0.0,
     jacobian_weight: float = 0.0,
+    **architecture: Any,
 ) -> ImageLearner:
-    """A model (see `models.build`) with weights drawn from `seed`, ready to train.
+    """A model with weights drawn from `seed`, ready to train; `architecture` is as in `build`.
 
-    It takes images of any size with so many `channels`, and knows so many `classes`. Weights are
-    drawn in float32, so both precisions start from the same numbers. Those of `regularise.py`'s
-    penalties count in training only. Raises ValueError for an unknown name, or a penalty without
-    an ODE.
+    Weights are drawn in float32, so both precisions start from the same numbers. Those of
+    `regularise.py`'s penalties count in training only. Raises ValueError for an unknown name, or a
+    penalty without an ODE.
     """
     mesh, dtype = sharding.make_mesh(device, n_devices), dtype_of(precision)
     integrate = None
     if solver is not None and adjoint is not None:
         check(solver, adjoint, step_size)
-        integrate = functools.partial(
-            solve,
-            solver=solver,
-            adjoint=adjoint,
-            rtol=rtol,
-            atol=atol,
-            step_size=step_size,
-            max_steps=max_steps,
-        )
+        options: dict[str, Any] = {"rtol": rtol, "atol": atol, "step_size": step_size}
+        options |= {"solver": solver, "adjoint": adjoint, "max_steps": max_steps}
+        integrate = functools.partial(solve, **options)
     elif kinetic_weight or jacobian_weight:
         raise ValueError(f"{model} solves no ODE whose dynamics could be penalised")
+    architecture |= {"seed": seed, "dtype": dtype, "low_precision": precision == "bfloat16"}
     with jax.default_device(mesh.devices[0]):
-        network = build(
-            model,
-            solver=integrate,
-            t1=t1,
-            final_relu=final_relu,
-            downsampling=downsampling,
-            norm=norm,
-            channels=channels,
-            classes=classes,
-            seed=seed,
-            dtype=dtype,
-            low_precision=precision == "bfloat16",
-        )
+        network = build(model, solver=integrate, **architecture)
     penalties = regulariser(kinetic_weight, jacobian_weight, seed)
     return ImageLearner(
         network,

@@ -125,53 +125,29 @@ NO_SOLVE = {"nfe_forward": 0.0, "nfe_backward": 0.0, "steps": 0.0, "rejected": 0
 def learner(
     *,
     model: str,
-    final_relu: bool,
-    downsampling: str,
     solver: str | None,
     adjoint: str | None,
-    rtol: float,
-    atol: float,
-    step_size: float | None,
-    max_steps: int,
     optimizer: str,
     momentum: float,
     seed: int,
     precision: str,
     device: str,
-    t1: float = 1.0,
-    norm: str = "group",
-    channels: int = 1,
-    classes: int = 10,
     kinetic_weight: float = 0.0,
     jacobian_weight: float = 0.0,
+    **options: Any,
 ) -> ImageLearner:
-    """A model (see `models.build`) with weights drawn from `seed`, ready to train.
+    """A model with weights drawn from `seed`, ready to train; `options` are as in `build`.
 
-    It takes images of any size with so many `channels`, and knows so many `classes`. Weights are
-    drawn in float32, so both precisions start from the same numbers. Those of regularise.py's
-    penalties count in training only. Raises ValueError for an unknown name, or a penalty without
-    an ODE.
+    Weights are drawn in float32, so both precisions start from the same numbers. Those of
+    regularise.py's penalties count in training only. Raises ValueError for an unknown name, or a
+    penalty without an ODE.
     """
     penalties = regulariser(kinetic_weight, jacobian_weight, seed)
     if penalties and solver is None:
         raise ValueError(f"{model} solves no ODE whose dynamics could be penalised")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = build(
-            model,
-            final_relu=final_relu,
-            downsampling=downsampling,
-            norm=norm,
-            channels=channels,
-            classes=classes,
-            solver=solver,
-            adjoint=adjoint,
-            rtol=rtol,
-            atol=atol,
-            step_size=step_size,
-            max_steps=max_steps,
-            t1=t1,
-        )
+        network = build(model, solver=solver, adjoint=adjoint, **options)
     return ImageLearner(
         network,
         functools.partial(loss, penalties=penalties),
