@@ -181,6 +181,7 @@ def task(name: str, margin: float, seconds: float, seeds: tuple[int, ...]) -> Ta
                 lambda data: (d := data.train.shape[1]) * (d + 3) // 2,
             ),
         },
+        "nats",
     )
 
 

@@ -93,7 +93,7 @@ def table_of(record: Record, budget: float) -> str:
 def explained(task: Task, verdict: Verdict) -> str:
     """The comparison that a verdict rests on, in words."""
     ode, rival = (task.methods[name].title for name in (verdict.ode, verdict.rival))
-    unit = "" if task.relative else " nats"
+    unit = f" {task.unit}" if task.unit else ""
     margin = f"{100 * task.margin:g}%" if task.relative else f"{task.margin:g}{unit}"
     return f"{ode} against {rival}, gain {gain(task, verdict.gain)}{unit}, margin {margin}"
 
