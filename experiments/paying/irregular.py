@@ -48,8 +48,8 @@ def spiral_data(observations: int, count: int) -> Callable[[int], Data]:
 
     def data(seed: int) -> Data:
         problem = spirals.make(count, 2 * HELD_OUT, observations, NOISE, GRID, seed)
-        halves = (slice(None, HELD_OUT), slice(HELD_OUT, None))
-        return from_problem(problem, *(problem.test[half] for half in halves), seed)
+        validation, test = problem.test[:HELD_OUT], problem.test[HELD_OUT:]
+        return from_problem(problem, validation, test, seed)
 
     return data
 
@@ -64,8 +64,7 @@ def co2(seed: int) -> Data:
         train_fraction=0.7, seed=seed, tests=128,
     )  # fmt: skip
     half = len(problem.test.observed) // 2
-    halves = problem.test[: half - BETWEEN], problem.test[half:]
-    return from_problem(problem, *halves, seed)
+    return from_problem(problem, problem.test[: half - BETWEEN], problem.test[half:], seed)
 
 
 def from_problem(problem: Windows, validation: Questions, test: Questions, seed: int) -> Data:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from experiments.harness import page_blocks
+from experiments.harness import figures, page_blocks
 from experiments.harness.markdown import table
-from experiments.paying import protocol
+from experiments.paying import pictures, protocol
 from experiments.paying.protocol import Task, Verdict
 from experiments.paying.record import Record
 from experiments.paying.tasks import TASKS
@@ -22,6 +22,11 @@ def write(page: Path) -> None:
     page_blocks.replace(page, "summary", summary(records))
     for task in TASKS:
         page_blocks.replace(page, task.name, block(records.get(task.name), task))
+    for record in records.values():
+        for budget in record.budgets():
+            figures.save(
+                page.parent / picture(record.task, budget), pictures.scores(record, budget)
+            )
 
 
 def load(folder: Path) -> dict[str, Record]:
@@ -34,7 +39,16 @@ def block(record: Record | None, task: Task) -> str:
     """The tables of a task, one for each budget."""
     if record is None or not record.budgets():
         return f"*Not run yet*: `python experiments/pays.py --task {task.name}`.\n"
-    return "\n".join(table_of(record, budget) for budget in record.budgets())
+    parts = []
+    for budget in record.budgets():
+        caption = f"{task.title}: what every method reached"
+        parts += [table_of(record, budget), f"![{caption}]({picture(task, budget)})\n"]
+    return "\n".join(parts)
+
+
+def picture(task: Task, budget: float) -> str:
+    """Where the picture of a comparison is, beside the page."""
+    return f"pictures/where_it_pays-{task.name}-{budget:g}.png"
 
 
 def table_of(record: Record, budget: float) -> str:

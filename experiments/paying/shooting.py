@@ -61,7 +61,7 @@ class Shot(nnx.Module):
 
     def __init__(self, starts: ndarray, size: int, field: bool, *, rngs: nnx.Rngs):
         dim = starts.shape[1]
-        self.moves = (
+        self.moves: Any = (
             MLP((dim, size, size, dim), rngs=rngs) if field else Recurrent(dim, size, rngs=rngs)
         )
         self.starts = nnx.Param(jnp.asarray(starts, jnp.float32))
