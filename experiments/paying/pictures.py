@@ -24,14 +24,15 @@ def scores(record: Record, budget: float) -> Figure:
     order = sorted(found, key=lambda name: -sum(found[name]["validation"]))
     figure = Figure(figsize=(7.2, 1.3 + 0.34 * len(order)), dpi=110, layout="constrained")
     axis = figure.subplots()
-    least = min(min(found[name]["test"]) for name in order)
+    values = [score for name in order for score in found[name]["test"]]
+    least, wide = min(values), 0 < 10 * min(values) < max(values)
     for row, name in enumerate(order):
         colour, test = COLOURS[methods[name].kind], found[name]["test"]
         axis.plot(test, [row] * len(test), "o", color=colour, ms=4, alpha=0.7)
         mean = interval(test)
-        low = max(mean.low, least / 2) if least > 0 else mean.low
+        low = max(mean.low, least / 2) if wide else mean.low
         axis.plot([low, mean.high], [row, row], color=colour, lw=1.4)
-    if least > 0:
+    if wide:
         axis.set_xscale("log")
     axis.set_yticks(range(len(order)), [methods[name].title for name in order])
     axis.set_xlabel(f"{record.task.measure}; the smaller the better")
