@@ -13,7 +13,7 @@ from experiments.paying.record import Record
 from experiments.paying.tasks import TASKS
 from experiments.section3.intervals import Interval, interval
 
-ORDER = ("does not pay", "not decided", "pays", "not run")
+ORDER = ("does not pay", "not decided", "pays", "unfinished", "not run")
 
 
 def write(page: Path) -> None:
@@ -132,8 +132,8 @@ def summary(records: dict[str, Record]) -> str:
         record = records.get(task.name)
         for budget in record.budgets() if record else [None]:
             verdict = record.verdict(budget) if record and budget else None
-            words = verdict.words if verdict else "not run"
-            cells = ["not run"] * 3 + ["", words]
+            words = verdict.words if verdict else "unfinished" if budget else "not run"
+            cells = [words] * 3 + ["", words]
             if record and budget and verdict:
                 cells = [
                     *(best(record, budget, kind) for kind in ("Neural ODE", "baseline", "trivial")),
