@@ -166,9 +166,10 @@ def train(
     except ValueError as error:
         say(console, "baseline", f"least squares are left out: {error}")
     last_value = lambda y0, ts: np.repeat(y0[:, None], len(ts), axis=1)
+    mean = lambda y0, ts: np.zeros((len(y0), len(ts), y0.shape[1]))  # of scaled data
     results = {
         name: {test.title: shooting.errors(problem, method, test) for test in tests}
-        for name, method in {**predict, "last value": last_value}.items()
+        for name, method in {**predict, "last value": last_value, "mean": mean}.items()
     }
     title = task.describe(config.data, series)
     summary = {

@@ -61,20 +61,3 @@ def block(page: Path, name: str) -> str:
     if end not in found:
         raise LookupError(f"{page} has no block {name}")
     return found.partition(end)[0].strip()
-
-
-def cell(page: Path, block: str, row: str, column: str) -> str:
-    """A cell of the first table in a block of a page, by its row's first cell and its header.
-
-    LookupError if there is none.
-    """
-    text = page.read_text().partition(f"<!-- {block} -->\n")[2].partition("<!-- end ")[0]
-    rows = [
-        [part.strip() for part in line.strip().removeprefix("|").removesuffix("|").split("|")]
-        for line in text.splitlines()
-        if line.startswith("|")
-    ]
-    for cells in rows[2:]:
-        if cells[0] == row and column in rows[0]:
-            return cells[rows[0].index(column)]
-    raise LookupError(f"{page} has no cell {row!r}, {column!r} in its block {block}")

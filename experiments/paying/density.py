@@ -181,13 +181,14 @@ def task(name: str, margin: float, seconds: float, seeds: tuple[int, ...]) -> Ta
                 lambda data: (d := data.train.shape[1]) * (d + 3) // 2,
             ),
         },
+        "nats",
     )
 
 
 TASKS = (
-    task("moons", margin=0.02, seconds=30.0, seeds=(0, 1, 2)),
+    task("moons", margin=0.02, seconds=20.0, seeds=(0, 1, 2)),
     task("wine", margin=0.2, seconds=6.0, seeds=(0, 1, 2, 3, 4)),
-    task("circles", margin=0.02, seconds=30.0, seeds=(0, 1, 2)),
-    task("gaussians", margin=0.02, seconds=30.0, seeds=(0, 1, 2)),
-    task("checkerboard", margin=0.02, seconds=30.0, seeds=(0, 1, 2)),
+    task("circles", margin=0.02, seconds=20.0, seeds=(0, 1, 2)),
+    task("gaussians", margin=0.02, seconds=20.0, seeds=(0, 1, 2)),
+    task("checkerboard", margin=0.02, seconds=20.0, seeds=(0, 1, 2)),
 )

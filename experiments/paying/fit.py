@@ -21,7 +21,7 @@ def fit(
     learner = method.learner(data, size, seed)
     steps, spent, checked = 0, 0.0, 0
     best, kept, stopped = math.inf, learner.state, None
-    while checked < CHECKS:
+    while checked < len(CHECKS):
         batch = data.batch(steps)
         began = time.process_time()
         try:
@@ -32,7 +32,7 @@ def fit(
         if steps:  # the first step compiles
             spent += time.process_time() - began
         steps += 1
-        if spent >= seconds * (checked + 1) / CHECKS:
+        if spent >= seconds * CHECKS[checked]:
             checked += 1
             score = method.score(learner, data, "validation")
             if score < best:  # not so for NaN

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from experiments.harness import page_blocks
+from experiments.harness import figures, page_blocks
 from experiments.harness.markdown import table
-from experiments.paying import protocol
+from experiments.paying import pictures, protocol
 from experiments.paying.protocol import Task, Verdict
 from experiments.paying.record import Record
 from experiments.paying.tasks import TASKS
 from experiments.section3.intervals import Interval, interval
 
-ORDER = ("does not pay", "not decided", "pays", "not run")
+ORDER = ("does not pay", "not decided", "pays", "unfinished", "not run")
 
 
 def write(page: Path) -> None:
@@ -22,6 +22,11 @@ def write(page: Path) -> None:
     page_blocks.replace(page, "summary", summary(records))
     for task in TASKS:
         page_blocks.replace(page, task.name, block(records.get(task.name), task))
+    for record in records.values():
+        for budget in record.budgets():
+            figures.save(
+                page.parent / picture(record.task, budget), pictures.scores(record, budget)
+            )
 
 
 def load(folder: Path) -> dict[str, Record]:
@@ -34,7 +39,16 @@ def block(record: Record | None, task: Task) -> str:
     """The tables of a task, one for each budget."""
     if record is None or not record.budgets():
         return f"*Not run yet*: `python experiments/pays.py --task {task.name}`.\n"
-    return "\n".join(table_of(record, budget) for budget in record.budgets())
+    parts = []
+    for budget in record.budgets():
+        caption = f"{task.title}: what every method reached"
+        parts += [table_of(record, budget), f"![{caption}]({picture(task, budget)})\n"]
+    return "\n".join(parts)
+
+
+def picture(task: Task, budget: float) -> str:
+    """Where the picture of a comparison is, beside the page."""
+    return f"pictures/where_it_pays-{task.name}-{budget:g}.png"
 
 
 def table_of(record: Record, budget: float) -> str:
@@ -93,7 +107,7 @@ def table_of(record: Record, budget: float) -> str:
 def explained(task: Task, verdict: Verdict) -> str:
     """The comparison that a verdict rests on, in words."""
     ode, rival = (task.methods[name].title for name in (verdict.ode, verdict.rival))
-    unit = "" if task.relative else " nats"
+    unit = f" {task.unit}" if task.unit else ""
     margin = f"{100 * task.margin:g}%" if task.relative else f"{task.margin:g}{unit}"
     return f"{ode} against {rival}, gain {gain(task, verdict.gain)}{unit}, margin {margin}"
 
@@ -118,8 +132,8 @@ def summary(records: dict[str, Record]) -> str:
         record = records.get(task.name)
         for budget in record.budgets() if record else [None]:
             verdict = record.verdict(budget) if record and budget else None
-            words = verdict.words if verdict else "not run"
-            cells = ["not run"] * 3 + ["", words]
+            words = verdict.words if verdict else "unfinished" if budget else "not run"
+            cells = [words] * 3 + ["", words]
             if record and budget and verdict:
                 cells = [
                     *(best(record, budget, kind) for kind in ("Neural ODE", "baseline", "trivial")),

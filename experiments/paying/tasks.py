@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from experiments.paying import density
+from experiments.paying import density, irregular, shooting
 from experiments.paying.protocol import Task
 
-TASKS: tuple[Task, ...] = (*density.TASKS,)
+TASKS: tuple[Task, ...] = (*density.TASKS, *irregular.TASKS, *shooting.TASKS)

@@ -22,18 +22,18 @@ MAIN = "converged"
 def fill(template: str, records: Mapping[str, Record], docs: Path) -> str:
     """The template with what the studies, by name, and the pages in the folder `docs` say.
 
-    Names are `runs`, `margins`, `claims`, those of `BLOCKS`, and `table:PAGE:BLOCK:ROW:COLUMN`, a
-    cell of another page (see `page_blocks.cell`). What has no runs yet says so. An unknown name
-    raises `ConfigError`.
+    Names are `runs`, `margins`, `claims`, those of `BLOCKS`, and `block:PAGE:BLOCK`, a block of
+    another page (see `page_blocks.block`). What has no runs yet says so. An unknown name raises
+    `ConfigError`.
     """
     return re.sub(r"\{\{(.+?)\}\}", lambda found: _put(found[1].strip(), records, docs), template)
 
 
 def _put(name: str, records: Mapping[str, Record], docs: Path) -> str:
-    if name.startswith("table:"):
+    if name.startswith("block:"):
         _, page, *where = name.split(":")
         try:
-            return page_blocks.cell(docs / page, *where)
+            return page_blocks.block(docs / page, *where)
         except (OSError, LookupError, TypeError):
             raise ConfigError(f"the findings ask for {name!r}, which is not there.") from None
     resting = {key: of for key, of in records.items() if key in (MAIN, *FASHION)}

@@ -161,8 +161,13 @@ def test_the_committed_page_is_what_its_records_give(tmp_path):
     name = "where_it_pays.md"
     shutil.copyfile(DOCS / name, tmp_path / name)
     (tmp_path / "results").symlink_to(DOCS / "results")
+    (tmp_path / "pictures").mkdir()
     page.write(tmp_path / name)
-    assert (tmp_path / name).read_text() == (DOCS / name).read_text()
+    text = (DOCS / name).read_text()
+    assert (tmp_path / name).read_text() == text
+    made = {path.name for path in (tmp_path / "pictures").iterdir()}
+    assert made == {path.name for path in (DOCS / "pictures").glob("where_it_pays-*")}
+    assert all(f"(pictures/{found})" in text for found in made)
     for found in page.load(DOCS / "results").values():
         assert all(math.isfinite(run["validation"] or 0) for run in found.runs)
         assert len({record.Job(**{k: r[k] for k in record.KEY}) for r in found.runs}) == len(

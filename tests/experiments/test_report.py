@@ -302,8 +302,8 @@ def test_findings(folder, tmp_path):
         assert "nan" not in fill("{{" + name + "}}", converged=record)
     page = "<!-- a -->\n\n| RMSE | x | y |\n| --- | --- | --- |\n| b |  | 2 |\n<!-- end a -->\n"
     (folder / "page.md").write_text(page)
-    assert fill("| {{table:page.md:a:b:y}} |") == "| 2 |"
-    for missing in ("table:page.md:a:c:y", "nothing"):
+    assert fill("{{block:page.md:a}}\n") == page.partition("\n\n")[2].partition("<!--")[0]
+    for missing in ("block:page.md:b", "nothing"):
         with pytest.raises(ConfigError, match=missing):
             fill("{{" + missing + "}}")
 

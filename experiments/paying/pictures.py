@@ -1,0 +1,43 @@
+"""What every method reached, as points with their intervals."""
+
+from __future__ import annotations
+
+import math
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from experiments.harness.figures import BLUE, GREY, ORANGE, bare
+from experiments.paying.record import Record
+from experiments.section3.intervals import interval
+
+COLOURS = {"Neural ODE": BLUE, "baseline": ORANGE, "trivial": GREY}
+
+
+def scores(record: Record, budget: float) -> Figure:
+    """A row for every method that has runs and did not fail, the best by validation on top: a dot
+    for each seed, a line for the 95% interval of their mean.
+    """
+    methods = record.task.methods
+    found = {name: record.scores(name, budget) for name in methods if record.tests(name, budget)}
+    found = {n: parts for n, parts in found.items() if all(map(math.isfinite, parts["test"]))}
+    order = sorted(found, key=lambda name: -sum(found[name]["validation"]))
+    figure = Figure(figsize=(7.2, 1.3 + 0.34 * len(order)), dpi=110, layout="constrained")
+    axis = figure.subplots()
+    values = [score for name in order for score in found[name]["test"]]
+    least, wide = min(values), 0 < 10 * min(values) < max(values)
+    for row, name in enumerate(order):
+        colour, test = COLOURS[methods[name].kind], found[name]["test"]
+        axis.plot(test, [row] * len(test), "o", color=colour, ms=4, alpha=0.7)
+        mean = interval(test)
+        low = max(mean.low, least / 2) if wide else mean.low
+        axis.plot([low, mean.high], [row, row], color=colour, lw=1.4)
+    if wide:
+        axis.set_xscale("log")
+    axis.set_yticks(range(len(order)), [methods[name].title for name in order])
+    axis.set_xlabel(f"{record.task.measure}; the smaller the better")
+    axis.set_title(f"{record.task.title}: {budget:g} CPU seconds a training", fontsize=10)
+    bare(axis)
+    keys = [Line2D([], [], color=c, marker="o", ms=4, label=kind) for kind, c in COLOURS.items()]
+    figure.legend(handles=keys, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return figure

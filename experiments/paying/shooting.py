@@ -1,0 +1,235 @@
+"""Dynamics from noisy trajectories: a field, a GRU and sparse regression, all given the same help.
+
+Field and GRU are both trained by multiple shooting: windows of a few observations with starts that
+are learnt with them, each drawn to where the window before it ends. Scores are of trajectories from
+new, exact initial states. What escapes or is NaN counts as `BOUND` deviations away.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Float
+from numpy import ndarray
+from scipy.stats import wasserstein_distance
+
+from experiments.paying.learners import learner
+from experiments.paying.protocol import Data, Learnt, Part, Task, Trivial
+from experiments.series.series import Series
+from experiments.trajectories import shooting, sindy
+from experiments.trajectories.systems import SYSTEMS, sample
+from jax_node.dynamics import Recurrent
+from jax_node.irregular import solve_at
+from jax_node.mlp import MLP
+from jax_node.solve import solve
+
+TRAJECTORIES, NOISE, WINDOW = 32, 0.05, 5
+HELD_OUT, BOUND = 16, 10.0
+THRESHOLDS, DEGREES = (0.01, 0.02, 0.05, 0.1, 0.2), (2, 3)  # of sparse regression, by validation
+LYAPUNOV = 1 / 0.9056  # time in which neighbours on Lorenz's attractor part by e (Viswanath 1998)
+WRONG = 0.4  # deviations at which a prediction of chaos has ceased to be one
+LONG, SETTLED = 20.0, 5.0  # of the run whose distribution is compared, and where it begins
+
+
+@dataclass(frozen=True, eq=False)
+class Train:
+    """Noisy trajectories, and the windows made of them."""
+
+    series: list[Series]
+    windows: shooting.Shooting
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """Trajectories to predict from their first states: scaled times and states."""
+
+    times: Float[ndarray, " times"]
+    truth: Float[ndarray, "batch times dim"]
+
+
+Score = Callable[[Held, ndarray], float]
+
+
+class Shot(nnx.Module):
+    """What moves states, a field or a GRU, and the starts of the windows that it is trained on."""
+
+    def __init__(self, starts: ndarray, size: int, field: bool, *, rngs: nnx.Rngs):
+        dim = starts.shape[1]
+        self.moves: Any = (
+            MLP((dim, size, size, dim), rngs=rngs) if field else Recurrent(dim, size, rngs=rngs)
+        )
+        self.starts = nnx.Param(jnp.asarray(starts, jnp.float32))
+
+
+def flow(model: Shot, y0: Any, ts: Any) -> Any:
+    """States at each sample's own times, by one step of rk4 from one to the next."""
+    graph, weights = nnx.split(model.moves)
+    return solve_at(lambda t, y, weights: nnx.merge(graph, weights)(y), y0, ts, weights)
+
+
+def recur(model: Shot, y0: Any, ts: Any) -> Any:
+    """The same by the GRU."""
+    return model.moves(y0, ts)
+
+
+def carry(model: Shot, y0: Any, ts: Any) -> Any:
+    """States at common times by dopri5 at 1e-6; NaN if the solve does not reach the last."""
+    graph, weights = nnx.split(model.moves)
+    field = lambda t, y, weights: nnx.merge(graph, weights)(y)
+    solution = solve(
+        field, y0, ts[0], weights, solver="dopri5", adjoint="checkpoint", rtol=1e-6, atol=1e-6,
+        max_steps=8192,
+    )  # fmt: skip
+    return jnp.moveaxis(jnp.where(solution.ok, solution.ys, jnp.nan), 0, 1)
+
+
+def loss(model: Shot, batch: Any, method: Callable[..., Any]) -> Any:
+    """Mean squared error of the observations, and of each window's end against the next start."""
+    starts, following = model.starts[...], batch["next"]
+    ys = method(model, starts, batch["times"])
+    inner = (following != jnp.arange(len(starts))).astype(ys.dtype)[:, None]
+    mean = lambda error, mask: jnp.sum(mask * error**2) / jnp.maximum(jnp.sum(mask), 1)
+    data = mean(ys - batch["values"], batch["mask"])
+    return data + mean(ys[:, -1] - starts[following], inner * jnp.ones_like(starts))
+
+
+def make(name: str, end: float) -> Callable[[int], Data]:
+    """The data of a system by seed; held-out trajectories end at `end`."""
+    system = SYSTEMS[name]
+
+    def data(seed: int) -> Data:
+        series = sample(
+            system, trajectories=TRAJECTORIES, observations=system.observations, noise=NOISE,
+            missing=0.0, irregular=True, seed=seed,
+        )  # fmt: skip
+        windows = shooting.prepare(series, WINDOW, log=False)
+        gap = system.t1 / (system.observations - 1)
+        times = gap * np.arange(round(end / gap) + 1)
+
+        def held(part: int) -> Held:
+            y0 = system.draw(np.random.default_rng([seed, part]), HELD_OUT, outside=False)
+            truth = system.solve(y0, np.tile(times, (HELD_OUT, 1)))
+            return Held(times * windows.pace, windows.scale(truth))
+
+        return Data(Train(series, windows), held(1), held(2), lambda step: windows.batch)
+
+    return data
+
+
+def rmse(held: Held, found: ndarray) -> float:
+    """Root mean squared error, in deviations of the data, the known start left out."""
+    return float(np.sqrt(np.mean((found - held.truth)[:, 1:] ** 2)))
+
+
+def invalid(pace: float) -> Score:
+    """Minus the time, in Lyapunov times, until an error of `WRONG` deviations; the mean of all."""
+
+    def score(held: Held, found: ndarray) -> float:
+        error = np.sqrt(np.mean((found - held.truth) ** 2, axis=2))
+        wrong = np.concatenate([error > WRONG, np.ones((len(error), 1), bool)], axis=1)
+        at = np.append(held.times, held.times[-1])[wrong.argmax(1)]
+        return -float(at.mean() / pace / LYAPUNOV)
+
+    return score
+
+
+def climate(held: Held, found: ndarray) -> float:
+    """Mean over channels of the Wasserstein distance of long-run values, in deviations."""
+    late = held.times >= held.times[-1] * SETTLED / LONG
+    pairs = zip(found[:, late].T, held.truth[:, late].T, strict=True)
+    return float(np.mean([wasserstein_distance(a.ravel(), b.ravel()) for a, b in pairs]))
+
+
+def bounded(found: ndarray) -> ndarray:
+    """Predictions in their bounds, NaN at the upper one."""
+    return np.clip(np.nan_to_num(found, nan=BOUND, posinf=BOUND, neginf=-BOUND), -BOUND, BOUND)
+
+
+def task(
+    name: str, system: str, title: str, measure: str, end: float, score: str,
+    margin: float, relative: bool, unit: str = "",
+) -> Task:  # fmt: skip
+    """The comparison on one system."""
+
+    def of(data: Data) -> Score:
+        pace = data.train.windows.pace
+        return {"rmse": rmse, "valid": invalid(pace), "climate": climate}[score]
+
+    def scored(method: Callable[..., Any]) -> Callable[[Any, Data, Part], float]:
+        def result(trained: Any, data: Data, part: Part) -> float:
+            held: Held = getattr(data, part)
+            ts = np.tile(held.times, (len(held.truth), 1))
+            found = trained.apply(method, y0=held.truth[:, 0], ts=ts)
+            return of(data)(held, bounded(found))
+
+        return result
+
+    def shot(field: bool, method: Callable[..., Any]) -> Callable[[Data, int, int], Any]:
+        objective = functools.partial(loss, method=method)
+        return lambda data, size, seed: learner(
+            Shot(data.train.windows.starts, size, field, rngs=nnx.Rngs(seed)), objective
+        )
+
+    @functools.cache
+    def sparse(train: Train, validation: Held) -> sindy.Polynomial:
+        series = train.windows.scaled(train.series)
+        tried = [sindy.fit(series, d, t) for d in DEGREES for t in THRESHOLDS]
+        data = Data(train, validation, None, lambda step: {})
+        return min(
+            tried,
+            key=lambda one: of(data)(
+                validation, bounded(one.solve(validation.truth[:, 0], validation.times))
+            ),
+        )
+
+    def regression(data: Data, part: Part) -> float:
+        held: Held = getattr(data, part)
+        found = sparse(data.train, data.validation).solve(held.truth[:, 0], held.times)
+        return of(data)(held, bounded(found))
+
+    def constant(value: Callable[[ndarray], ndarray]) -> Callable[[Data, Part], float]:
+        def result(data: Data, part: Part) -> float:
+            held: Held = getattr(data, part)
+            return of(data)(held, np.broadcast_to(value(held.truth), held.truth.shape))
+
+        return result
+
+    return Task(
+        name, title, measure, margin, relative, 60.0, (0, 1, 2), make(system, end),
+        {
+            "field": Learnt(
+                "neural ODE, multiple shooting", "Neural ODE", shot(True, flow), scored(carry)
+            ),
+            "gru": Learnt("GRU, multiple shooting", "baseline", shot(False, recur), scored(recur)),
+            "sparse": Trivial(
+                "sparse regression (SINDy)",
+                regression,
+                lambda data: int((sparse(data.train, data.validation).coefficients != 0).sum()),
+                "baseline",
+            ),
+            "first": Trivial("first value", constant(lambda truth: truth[:, :1]), lambda data: 0),
+            "mean": Trivial(
+                "mean of the data", constant(lambda truth: np.zeros(())),
+                lambda data: data.validation.truth.shape[2],
+            ),
+        },
+        unit,
+    )  # fmt: skip
+
+
+TASKS = (
+    task("lotka-volterra", "lotka-volterra", "Lotka-Volterra, noisy, irregular",
+         "RMSE to twice the time learnt, deviations", 12.0, "rmse", 0.1, True),
+    task("pendulum", "pendulum", "damped pendulum, noisy, irregular",
+         "RMSE to twice the time learnt, deviations", 12.0, "rmse", 0.1, True),
+    task("lorenz", "lorenz", "Lorenz, how long it is foreseen",
+         "minus the valid time, Lyapunov times", 8.0, "valid", 0.5, False, "Lyapunov times"),
+    task("lorenz-climate", "lorenz", "Lorenz, distribution in the long run",
+         "Wasserstein distance, deviations", LONG, "climate", 0.1, True),
+)  # fmt: skip

@@ -1,0 +1,67 @@
+"""The example of `experiments.latent.forecast.fit`, run on a CSV file, and what it refuses."""
+
+import inspect
+import re
+import textwrap
+
+import numpy as np
+import pytest
+
+from experiments.harness.errors import DataError, RunError
+from experiments.latent import forecast
+from experiments.series.mauna_loa import mauna_loa
+
+FEW = {"stretch": 1.5, "ahead": 1.0, "steps": 3, "observations": 12}
+
+
+@pytest.fixture(scope="module")
+def series():
+    whole = mauna_loa()
+    part = whole.times >= whole.times[-1] - 12
+    return type(whole)(whole.times[part], whole.values[part], whole.names)
+
+
+def test_the_example_of_the_docstring_runs(series, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    lines = ["time,co2", *(f"{t},{'' if np.isnan(v) else v}" for t, v in
+                           zip(series.times, series.values[:, 0], strict=True))]  # fmt: skip
+    (tmp_path / "series.csv").write_text("\n".join(lines))
+    indented = re.search(r"\n\n((?:        .*\n)+)", inspect.getsource(forecast.fit))
+    example = textwrap.dedent(indented[1])
+    assert len(example.splitlines()) == 5
+    names = {}
+    exec(example.replace("ahead=1.0", "ahead=1.0, steps=3, observations=12"), names)
+    assert "'in the band'" in capsys.readouterr().out
+    # what was saved forecasts the same
+    again = names["model"].forecast([2002.1, 2002.5])
+    assert all(np.array_equal(a, b) for a, b in zip(again, again, strict=True))
+    mean, low, high = again
+    assert mean == pytest.approx(names["mean"], rel=1e-6)
+    assert (low < mean).all()
+    assert (mean < high).all()
+    assert mean.shape == (2, 1)
+    # in the data's units, about its level: a window's mean and not 0
+    assert abs(mean - 370).max() < 30
+    with pytest.raises(RunError, match="is there already"):
+        names["model"].save("model")
+
+
+def test_what_is_refused(series, tmp_path):
+    with pytest.raises(ValueError, match="`steps` is 0"):
+        forecast.fit(series, **FEW | {"steps": 0})
+    with pytest.raises(ValueError, match="`stretch` is -1"):
+        forecast.fit(series, **FEW | {"stretch": -1})
+    with pytest.raises(DataError, match="no window to learn from"):
+        forecast.fit(series, **FEW | {"stretch": 100.0})
+    with pytest.raises(DataError, match=r"there.csv cannot be read"):
+        forecast.fit(tmp_path / "there.csv", **FEW)
+    with pytest.raises(RunError, match="holds no model"):
+        forecast.load(tmp_path)
+    model = forecast.fit(series, **FEW)
+    end = series.times[-1]
+    assert model.last.times[-1] == end
+    assert len(model.last.times) == FEW["observations"]
+    for times in ([end], [end + 1, end + 0.5], [], [np.nan]):
+        with pytest.raises(DataError, match="`times` must increase"):
+            model.forecast(times)
+    assert set(model.validation) == {"latent ODE", "RNN", "mean", "in the band"}

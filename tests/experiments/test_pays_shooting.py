@@ -1,0 +1,71 @@
+"""Scores of dynamics by hand, sparse regression chosen by validation, and what is trained."""
+
+import numpy as np
+import pytest
+
+from experiments.paying import shooting
+from experiments.paying.shooting import LYAPUNOV, Held
+from experiments.trajectories.systems import SYSTEMS
+
+
+def held(batch=2, count=5):
+    return Held(np.linspace(0, 8, count), np.zeros((batch, count, 3)))
+
+
+def test_scores_by_hand():
+    one = held()
+    assert shooting.rmse(one, np.full(one.truth.shape, 2.0)) == 2.0
+    start_only = np.zeros(one.truth.shape)
+    start_only[:, 0] = 9.0
+    assert shooting.rmse(one, start_only) == 0.0  # the start is known
+    found = np.zeros(one.truth.shape)
+    found[0, 3:] = 1.0  # wrong from time 6 on; the other is right to the end, at 8
+    assert shooting.invalid(2.0)(one, found) == pytest.approx(-(6 + 8) / 2 / 2 / LYAPUNOV)
+    found[0, 3:] = 0.3  # within 0.4 deviations
+    assert shooting.invalid(2.0)(one, found) == pytest.approx(-8 / 2 / LYAPUNOV)
+    # a distribution does not mind the order, and a shift is a distance
+    generator = np.random.default_rng(0)
+    many = Held(np.linspace(0, 20, 40), generator.normal(size=(3, 40, 2)))
+    assert shooting.climate(many, many.truth[::-1]) == pytest.approx(0, abs=1e-12)
+    assert shooting.climate(many, many.truth + 0.5) == pytest.approx(0.5)
+    assert (shooting.bounded(np.array([np.nan, np.inf, -99.0, 1.0])) == [10, 10, -10, 1]).all()
+
+
+@pytest.fixture(scope="module")
+def task():
+    return shooting.task("t", "lotka-volterra", "", "", 3.0, "rmse", 0.1, True)
+
+
+@pytest.fixture(scope="module")
+def data(task):
+    return task.data(0)
+
+
+def test_sparse_regression_has_the_right_terms(task, data):
+    # x, y and x y in either component and a constant, of scaled channels: 3 + 3 and no more than
+    # the few that noise lets through of 20
+    assert 6 <= task.methods["sparse"].parameters(data) <= 14
+    assert task.methods["sparse"].score(data, "test") < 0.3
+    # the mean is one deviation away; held-out trajectories begin anywhere in the box
+    assert task.methods["mean"].score(data, "test") == pytest.approx(1, abs=0.5)
+    scale = data.train.windows
+    assert data.test.truth.shape[1] == len(data.test.times) == 21
+    assert data.test.times[-1] == pytest.approx(3.0 * scale.pace, rel=0.05)
+    assert not np.isin(data.validation.truth[:, 0], data.test.truth[:, 0]).any()
+
+
+@pytest.mark.parametrize("name", ["field", "gru"])
+def test_both_are_trained_by_shooting_with_learnt_starts(task, data, name):
+    learner = task.methods[name].learner(data, 8, 0)
+    windows = len(data.train.windows.starts)
+    assert windows == 32 * 8  # 39 intervals in windows of five
+    before = learner.train_step(data.batch(0), 1e-2)["loss"]
+    for step in range(30):
+        after = learner.train_step(data.batch(step), 1e-2)["loss"]
+    assert after < 0.7 * before
+    assert learner.parameter_count > 2 * windows
+    assert 0 < task.methods[name].score(learner, data, "test") < shooting.BOUND
+
+
+def test_the_tasks_systems_are_known():
+    assert {task.name.split("-climate")[0] for task in shooting.TASKS} <= set(SYSTEMS)
