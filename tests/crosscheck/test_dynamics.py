@@ -1,6 +1,7 @@
 """The dynamics model in both frameworks: loss, gradients and a step of training."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -44,8 +45,9 @@ def model_of(learner):
 def test_gradients_agree(problem):
     ours, theirs = learners(problem)
     graph, weights = nnx.split(model_of(ours))
+    batch = jax.tree.map(jnp.asarray, problem.batch)
     value, gradient = jax.value_and_grad(
-        lambda w: in_jax.loss(nnx.merge(graph, w), problem.batch, **OPTIONS)[0]
+        lambda w: in_jax.loss(nnx.merge(graph, w), batch, **OPTIONS)[0]
     )(weights)
     batch = {name: torch.from_numpy(array) for name, array in problem.batch.items()}
     loss, _ = in_torch.loss(theirs.model, batch, **OPTIONS)
