@@ -44,13 +44,16 @@ def collect(folder: Path) -> Record:
     for cell in grid.cells(grid.PRESETS[study["preset"]]):
         run, its_data, its_images = _run(folder, cell)
         runs.append(run)
-        if its_data is None:
+        if its_data is None or its_images is None:
             continue
         if data is not None and its_data["sha256"] != data["sha256"]:
             raise RunError(f"{folder / cell.name} was made with other images than the rest.")
         data = data or its_data
-        if tested.setdefault(fold_of(run), its_images) != its_images:
+        known = tested.setdefault(fold_of(run), its_images)
+        # Runs from before their places were written tell the true classes only.
+        if any(known[key] != its_images[key] for key in known.keys() & its_images.keys()):
             raise RunError(f"{folder / cell.name} was tested on other images than the rest.")
+        tested[fold_of(run)] = known | its_images
     if data is None:
         raise RunError(f"no run in {folder} has finished yet.")
     return {**study, "data": data, "tested": tested, "runs": runs}
