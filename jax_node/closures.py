@@ -34,7 +34,8 @@ class Program:
     def __call__(self, values: list[Array], *arguments: PyTree) -> PyTree:
         """What the field returns, if these are the values that it closes over."""
         run = jaxpr_as_fun(ClosedJaxpr(self._jaxpr, values))
-        return jax.tree.unflatten(self._structure, run(*jax.tree.leaves(arguments)))
+        out = map(jnp.asarray, run(*jax.tree.leaves(arguments)))  # what is known may be no array
+        return jax.tree.unflatten(self._structure, out)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Program) and self._key == other._key

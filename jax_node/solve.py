@@ -225,6 +225,11 @@ def solve(
     params, rest = zip(
         eqx.partition(args, eqx.is_inexact_array), eqx.partition(closed_over, traced), strict=True
     )
+    if adjoint == "adjoint" and any(map(jnp.iscomplexobj, jax.tree.leaves(params))):
+        raise ValueError(
+            "`adjoint='adjoint'` solves for gradients beside a real state, and some of `args` is "
+            "complex: give its real and imaginary parts, or use `adjoint='direct'`"
+        )
     return _solve(
         program,
         method,

@@ -15,6 +15,7 @@ from jax_node.failures import Cause
 from jax_node.integrate import FIXED, Controls
 
 DTYPES = ("float32", "float64")
+RESOLVED = 1e-3  # the part of an interval of `ts` that rounding may move
 
 
 def known(*values: Any) -> bool:
@@ -41,7 +42,7 @@ def state(y0: PyTree) -> PyTree[Array]:
     def leaf(path: tuple, value: Any) -> Array:
         try:
             array = jnp.asarray(value)
-        except TypeError:
+        except (TypeError, ValueError, OverflowError):
             raise ValueError(
                 f"{_name('y0', path)} is {type(value).__name__}: the state is made of numbers"
             ) from None
@@ -61,16 +62,18 @@ def state(y0: PyTree) -> PyTree[Array]:
 
 def times(ts: Any) -> Float[Array, " times"]:
     """`ts` as a vector of floats, refused if known not to be strictly monotonic and finite."""
-    array = jnp.asarray(ts)
+    expected = "give at least two times as one vector of float32 or float64"
+    try:
+        array = jnp.asarray(ts)
+    except (TypeError, ValueError, OverflowError):
+        found = getattr(ts, "dtype", type(ts).__name__)
+        raise ValueError(f"`ts` is {found}: {expected}") from None
     if jnp.issubdtype(array.dtype, jnp.integer):
         array = array.astype(float)
     if array.dtype not in DTYPES or array.ndim != 1 or len(array) < 2:
-        raise ValueError(
-            f"`ts` is {array.dtype} of shape {array.shape}: give at least two times as one vector "
-            "of float32 or float64"
-        )
+        raise ValueError(f"`ts` is {array.dtype} of shape {array.shape}: {expected}")
     if known(array):
-        values = np.asarray(array)
+        values = np.asarray(array, float)
         if not np.isfinite(values).all():
             raise ValueError(f"`ts` is not finite at index {np.argmin(np.isfinite(values))}")
         gaps = np.diff(values)
@@ -81,6 +84,14 @@ def times(ts: Any) -> Float[Array, " times"]:
                 f"`ts` must be strictly increasing or decreasing, and in {array.dtype} its times "
                 f"{i} and {i + 1} are {values[i]:.9g} and {values[i + 1]:.9g}"
                 + (": count time from another origin, or use float64" if gaps[i] == 0 else "")
+            )
+        exact = np.diff(np.asarray(ts, float))
+        moved = np.abs(gaps - exact) > RESOLVED * np.abs(exact)
+        if moved.any():
+            i = int(np.argmax(moved))
+            raise ValueError(
+                f"`ts` in {array.dtype} has its times {i} and {i + 1} {gaps[i]:.6g} apart, which "
+                f"are {exact[i]:.6g} apart: count time from another origin, or use float64"
             )
     return array
 
@@ -107,15 +118,30 @@ def options(
     elif step_size is not None:
         raise ValueError(f"{solver} chooses its own steps: leave out `step_size`")
     for name, value in (("rtol", rtol), ("atol", atol)):
+        _one_number(name, value)
         if known(value) and not (np.isfinite(value) and value >= 0):
             raise ValueError(f"`{name}` is {value}: give a finite number, at least 0")
     if known(rtol, atol) and rtol == 0 and atol == 0:
         raise ValueError("`rtol` and `atol` are both 0, and no step is exact: raise one of them")
     for name, value in (("step_size", step_size), ("dtmax", dtmax)):
-        if value is not None and known(value) and not (np.isfinite(value) and value > 0):
+        if value is None:
+            continue
+        _one_number(name, value)
+        if known(value) and not (np.isfinite(value) and value > 0):
             raise ValueError(f"`{name}` is {value}: give a finite number above 0")
-    if jump_ts is not None and known(jump_ts) and not np.isfinite(np.asarray(jump_ts)).all():
-        raise ValueError("`jump_ts` is not finite: give the times at which the field jumps")
+    if jump_ts is not None and known(*jax.tree.leaves(jump_ts)):
+        try:
+            finite = np.isfinite(np.asarray(jump_ts, float)).all()
+        except (TypeError, ValueError):
+            finite = False
+        if not finite:
+            raise ValueError("`jump_ts` is not finite: give the times at which the field jumps")
+
+
+def _one_number(name: str, value: Any) -> None:
+    number = isinstance(value, int | float | np.number | np.ndarray | jax.Array)
+    if not number or np.ndim(value):
+        raise ValueError(f"`{name}` is {value!r}: give one number")
 
 
 def controls(
@@ -123,6 +149,7 @@ def controls(
 ) -> Controls:
     """The numbers that control the steps, in `dtype`; nothing is differentiated by them."""
     jumps = None if jump_ts is None else jnp.ravel(jnp.asarray(jump_ts))
+    jumps = None if jumps is None or not jumps.size else jumps
     given = Controls(rtol, atol, step_size, dtmax, jumps)
     return jax.lax.stop_gradient(jax.tree.map(lambda value: jnp.asarray(value, dtype), given))
 

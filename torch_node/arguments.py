@@ -35,6 +35,7 @@ def check(solver: str, adjoint: str, step_size: float | None) -> None:
     if solver in FIXED_STEP:
         if step_size is None:
             raise ValueError(f"{solver} takes fixed steps; give their size as `step_size`")
+        _one_number("step_size", step_size)
         if not (math.isfinite(step_size) and step_size > 0):
             raise ValueError(f"`step_size` is {step_size}; a positive number expected")
     elif step_size is not None:
@@ -49,25 +50,37 @@ def check_limits(
 ) -> None:
     """Tolerances and limits of steps."""
     for name, tolerance in (("rtol", rtol), ("atol", atol)):
+        _one_number(name, tolerance)
         if not 0 <= tolerance < math.inf:
             raise ValueError(f"`{name}` is {tolerance}; a number of at least 0 expected")
     if rtol == atol == 0 and solver in ADAPTIVE:
         raise ValueError("`rtol` and `atol` are both 0, which no step can keep; raise one of them")
-    if max_steps < 1:
-        raise ValueError(f"`max_steps` is {max_steps}; at least 1 expected")
+    if isinstance(max_steps, bool) or not isinstance(max_steps, int | np.integer) or max_steps < 1:
+        raise ValueError(f"`max_steps` is {max_steps!r}; a whole number of at least 1 expected")
     if max_step is not None:
         if solver in FIXED_STEP:
             raise ValueError(f"{solver} takes steps of `step_size`; leave out `max_step`")
+        _one_number("max_step", max_step)
         if not max_step > 0:
             raise ValueError(f"`max_step` is {max_step}; a positive number expected")
 
 
+def as_tensor(name: str, value: Any, dtype: torch.dtype | None = None) -> Tensor:
+    """A tensor of what may be one: numpy's arrays too of any strides and byte order."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "iuf":
+        native = "f8" if value.dtype == np.longdouble else value.dtype.newbyteorder("=")
+        value = np.ascontiguousarray(value, native)
+    try:
+        return torch.as_tensor(value, dtype=dtype)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(
+            f"`{name}` is {value!r}; a tensor, or numbers to make one of, expected"
+        ) from None
+
+
 def as_state(y0: Given) -> Float[Tensor, "*state"]:
     """y0 as a tensor of float32 or float64; whole numbers get torch's default dtype."""
-    try:
-        state = torch.as_tensor(y0)
-    except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"`y0` is {y0!r}; a tensor, or numbers to make one of, expected") from None
+    state = as_tensor("y0", y0)
     if not (state.is_floating_point() or state.is_complex()):
         state = state.to(torch.get_default_dtype())
     if state.dtype not in DTYPES:
@@ -96,6 +109,12 @@ def trainable(
     if isinstance(params, Tensor):
         raise ValueError("`params` is a tensor; a sequence of tensors expected, such as (tensor,)")
     return tuple(p for p in params if p.requires_grad)
+
+
+def _one_number(name: str, value: Any) -> None:
+    number = isinstance(value, int | float | np.number | np.ndarray | Tensor)
+    if not number or np.ndim(value):
+        raise ValueError(f"`{name}` is {value!r}; one number expected")
 
 
 def _list(names: Sequence[str]) -> str:

@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from torch_node.arguments import DTYPES, Given
+from torch_node.arguments import DTYPES, Given, as_tensor
 
 Times = Float[Tensor, " times"]
+RESOLVED = 1e-3  # the part of an interval of ts that rounding may move
 
 
 def as_times(ts: Given, y0: Tensor) -> Times:
@@ -20,7 +21,8 @@ def as_times(ts: Given, y0: Tensor) -> Times:
 
     What has no floating dtype of its own gets that of y0. Raises ValueError.
     """
-    times = ts if isinstance(ts, Tensor) else torch.as_tensor(ts, dtype=_numpy_dtype(ts, y0.dtype))
+    exact = as_tensor("ts", ts, _dtype(ts))
+    times = exact if isinstance(ts, Tensor | np.ndarray) else exact.to(y0.dtype)
     times = times if times.is_floating_point() else times.to(y0.dtype)
     if times.ndim != 1 or len(times) < 2 or times.dtype not in DTYPES:
         raise ValueError(
@@ -32,12 +34,18 @@ def as_times(ts: Given, y0: Tensor) -> Times:
         if not math.isfinite(t):
             raise ValueError(f"`ts[{i}]` is {t}; a finite number expected")
     steps = [b - a for a, b in zip(values[:-1], values[1:], strict=True)]
+    given = exact.detach().double().diff().tolist()
     for i, step in enumerate(steps):
-        if not step * steps[0] > 0:
+        if not step or (step > 0) != (steps[0] > 0):
             raise ValueError(
                 f"`ts[{i}:{i + 2}]` is {values[i : i + 2]} in {times.dtype}, but times must be "
                 "strictly increasing or strictly decreasing; sort them and drop those that are "
                 "there twice, or keep them in float64"
+            )
+        if abs(step - given[i]) > RESOLVED * abs(given[i]):
+            raise ValueError(
+                f"`ts[{i}:{i + 2}]` in {times.dtype} is {step:.6g} apart, but was {given[i]:.6g}; "
+                "count time from another origin, or give `ts` as a tensor of float64"
             )
     return times.to(y0.device)
 
@@ -53,7 +61,7 @@ def jumps_between(
             f"{solver} goes on with derivatives from before a jump; leave out `jump_t` and solve "
             "piece by piece, or choose another solver"
         )
-    jumps = torch.as_tensor(jump_t, dtype=ts.dtype, device=ts.device)
+    jumps = as_tensor("jump_t", jump_t, _dtype(jump_t)).to(ts)
     if jumps.requires_grad or jumps.ndim != 1 or jumps.isnan().any():
         raise ValueError(
             f"`jump_t` is {jump_t}; a vector of times expected, of which gradients are not known"
@@ -95,5 +103,6 @@ def _inside(jumps: Tensor, times: Tensor) -> Tensor:
     return jumps[(jumps > low) & (jumps < high)]
 
 
-def _numpy_dtype(ts: Given, default: torch.dtype) -> torch.dtype | None:
-    return None if isinstance(ts, np.ndarray) and ts.dtype.kind == "f" else default
+def _dtype(ts: Given) -> torch.dtype | None:
+    """Python's numbers are as exact as float64."""
+    return None if isinstance(ts, Tensor | np.ndarray) else torch.float64

@@ -93,7 +93,13 @@ class Watched:
         self.now.nfe += 1
         t = self._time(t if self.times_wanted else t.detach())
         t = t.clamp(self.first, self.last)  # one rounding may lead out
+        version = 0 if y.is_inference() else y._version
         dy = self.field(t, y)
+        if version != (0 if y.is_inference() else y._version):
+            raise ValueError(
+                f"`field` changed the state that it was given, in place, at t = {_plain(t)}; "
+                "expected a new tensor, the derivative, and the state as it was"
+            )
         if not isinstance(dy, Tensor) or dy.shape != self.shape or not dy.is_floating_point():
             found = f"{dy.dtype} of shape {tuple(dy.shape)}" if isinstance(dy, Tensor) else repr(dy)
             raise ValueError(
@@ -103,7 +109,7 @@ class Watched:
         self.asked.append((t.detach(), dy.detach()))
         if self.now is self.backward and y.requires_grad and not dy.requires_grad:
             dy = dy + 0 * y  # a field that depends on nothing has a derivative still: zero
-        return dy.to(y.dtype)
+        return dy.to(y.dtype, copy=not dy.requires_grad)  # a field may fill one tensor every time
 
     def start_backward(self, grad: Tensor) -> None:
         """A hook on the gradient of ys: a new backward pass begins."""

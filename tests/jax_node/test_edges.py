@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -19,6 +20,14 @@ def run(field=decay, y0=ONE, ts=(0.0, 1.0), args=None, *, solver="dopri5", **opt
     return solve(field, y0, list(ts), args, solver=solver, **options)
 
 
+@pytest.fixture
+def _no_type_checks():
+    """What a user passes meets no jaxtyping."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -28,6 +37,14 @@ def run(field=decay, y0=ONE, ts=(0.0, 1.0), args=None, *, solver="dopri5", **opt
         ({"ts": [0, np.nan, 1]}, r"`ts` is not finite at index 1"),
         ({"ts": [0, np.inf]}, r"`ts` is not finite at index 1"),
         ({"ts": [0.0]}, r"at least two times"),
+        ({"ts": None}, r"`ts` is NoneType"),
+        ({"ts": np.array([0, None])}, r"`ts` is object: .* float32 or float64"),
+        ({"y0": 2**70}, r"`y0` is int"),
+        ({"rtol": "tight"}, r"`rtol` is 'tight': give one number"),
+        ({"atol": np.ones(2)}, r"`atol` is .* give one number"),
+        ({"jump_ts": "noon"}, r"`jump_ts` is not finite"),
+        ({"solver": "rk4", "step_size": np.ones(1)}, r"`step_size` is .* give one number"),
+        ({"args": 1j, "adjoint": "adjoint"}, r"some of `args` is complex"),
         ({"ts": [1j, 2j]}, r"`ts` is complex"),
         ({"y0": jnp.ones(1, jnp.float16)}, r"`y0` is float16"),
         ({"y0": {"a": jnp.ones(1, jnp.bfloat16)}}, r"`y0\['a'\]` is bfloat16"),
@@ -54,9 +71,11 @@ def run(field=decay, y0=ONE, ts=(0.0, 1.0), args=None, *, solver="dopri5", **opt
         ({"field": lambda t, y, _: (y,)}, r"structure of `y0`"),
     ],
 )  # fmt: skip
+@pytest.mark.usefixtures("_no_type_checks")
 def test_refused_in_a_sentence(given, message):
+    usual = {"field": decay, "y0": ONE, "ts": [0.0, 1.0], "solver": "dopri5"}
     with pytest.raises(ValueError, match=message) as error:
-        run(**given)
+        solve(**usual | given)
     assert "\n" not in str(error.value)
     assert "--" not in str(error.value)  # a library has parameters, and no flags
 
@@ -100,8 +119,14 @@ def test_times_keep_their_resolution():
     solution = run(field, jnp.ones(1, jnp.float32), ts, rtol=1e-6, atol=1e-6).check()
     assert solution.ys.dtype == jnp.float32
     np.testing.assert_allclose(solution.ys[:, 0], np.exp([0, -0.5, -1.0]), rtol=1e-5)
-    with jax.enable_x64(False), pytest.raises(ValueError, match="or use float64"):
-        solve(decay, np.ones(1, np.float32), ts, solver="dopri5")
+    for unresolved in (ts, [2**24 + 1, 2**24 + 11]):  # the latter 12 apart in float32
+        with jax.enable_x64(False), pytest.raises(ValueError, match="or use float64"):
+            solve(decay, np.ones(1, np.float32), unresolved, solver="dopri5")
+
+
+def test_what_is_known_of_a_field_may_be_a_python_number():
+    ys = run(lambda t, y, _: 1, 0.0, jump_ts=[]).check().ys
+    np.testing.assert_allclose(ys[-1], 1, rtol=1e-12)  # every method is exact in lines
 
 
 @pytest.mark.parametrize("solver", ["dopri5", "dopri8", "bosh3", "adams"])

@@ -76,18 +76,28 @@ def test_what_is_no_float_becomes_one(solver, y0, dtype):
         ({"ts": torch.tensor([1.7e9, 1.7e9 + 0.5])}, "or keep them in float64"),
         ({"ts": [0.0]}, "at least two times"),
         ({"ts": torch.zeros(2, 2)}, "in one vector"),
+        ({"ts": None}, "`ts` is None"),
+        ({"ts": ["a", "b"]}, r"`ts` is \['a', 'b'\]"),
+        *(
+            ({"ts": make([2**24 + 1, 2**24 + 11]), "y0": torch.ones(2)}, "is 12 apart, but was 10")
+            for make in (list, np.array, torch.tensor)
+        ),
         ({"rtol": -1e-3}, "`rtol` is -0.001"),
+        ({"rtol": "tight"}, "`rtol` is 'tight'"),
+        ({"atol": torch.ones(2)}, "one number expected"),
         ({"atol": math.nan}, "`atol` is nan"),
         ({"rtol": 0, "atol": 0}, "both 0"),
-        ({"max_steps": 0}, "`max_steps` is 0"),
+        *(({"max_steps": limit}, "a whole number of at least 1") for limit in (0, math.nan, 2.5)),
         ({"max_step": 0.0}, "`max_step` is 0.0"),
         ({"jump_t": [math.nan]}, "`jump_t` is"),
+        ({"jump_t": "noon"}, "`jump_t` is 'noon'"),
         ({"jump_t": torch.ones(1, requires_grad=True)}, "gradients are not known"),
         ({"solver": "rk4", "step_size": 0.1, "max_step": 0.1}, "leave out `max_step`"),
         ({"solver": "implicit_adams", "step_size": 0.1, "jump_t": [0.5]}, "piece by piece"),
         ({"adjoint": "adjoint", "params": torch.ones(2)}, r"such as \(tensor,\)"),
         ({"field": lambda t, y: y[:1]}, r"shape \(1,\) at t = 0; .* shape \(2,\)"),
         ({"field": lambda t, y: 1.0}, "`field` returned 1.0"),
+        ({"field": lambda t, y: y.mul_(-1)}, "changed the state that it was given, in place, at t"),
         ({"field": lambda t, y: torch.ones(2, dtype=torch.int64)}, "returned torch.int64"),
     ],
 )
@@ -100,6 +110,31 @@ def test_what_cannot_be_solved_is_refused_in_a_sentence(changes, complaint):
         solve(**given)
     assert "\n" not in str(error.value)
     assert "--" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "ts",
+    [np.array([0.0, 1.0])[::-1][::-1], np.array([0, 1], ">f8"), np.array([0, 1], np.longdouble)],
+)
+def test_arrays_of_any_layout_are_times_and_states(ts):
+    for times, exact in ((ts, math.exp(-1)), (ts[::-1], math.exp(1))):
+        found = solve(DECAY, ts[::-1], times, **options("dopri8", atol=1e-9)).ys[-1]
+        # Some steps of an error of 1e-6 each.
+        torch.testing.assert_close(found, exact * numbers(1, 0), rtol=1e-5, atol=1e-9)
+
+
+def test_times_a_rounding_of_rounding_apart():
+    assert solve(DECAY, numbers(1), numbers(0, 1e-300), **options("dopri5")).ys[-1].item() == 1
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_field_may_fill_one_tensor_every_time(solver):
+    filled = torch.empty(2, dtype=torch.float64)
+    ours, theirs = (
+        solve(field, numbers(1, 2), numbers(0, 1), **options(solver)).ys
+        for field in (lambda t, y: filled.copy_(-y), lambda t, y: -y)
+    )
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("adjoint", ["direct", "adjoint", "handwritten"])
