@@ -132,13 +132,8 @@ def search_jobs(record: Record, seconds: float) -> list[Job]:
 
 def test_jobs(record: Record, seconds: float) -> list[Job]:
     """The tested runs that are missing, seed by seed, of methods whose search has ended."""
-    jobs = []
-    for seed in record.task.seeds:
-        for name, method in record.task.methods.items():
-            if isinstance(method, Trivial):
-                jobs.append(Job(name, seed, None))
-            elif chosen := record.chosen(name, seconds):
-                jobs.append(Job(name, seed, seconds, chosen.rate, chosen.size))
+    jobs = [job for name in record.task.methods for job in record.jobs(name, seconds)]
+    jobs.sort(key=lambda job: record.task.seeds.index(job.seed))
     return [job for job in jobs if record.find(job) is None]
 
 

@@ -88,15 +88,17 @@ class Record:
         score = lambda pair: _number(pair[1]["validation"])
         return min(zip(jobs, runs, strict=True), key=score)[0]
 
+    def jobs(self, name: str, budget: float) -> list[Job]:
+        """The runs to be tested, a seed each; none before the end of the method's search."""
+        if isinstance(self.task.methods[name], Trivial):
+            return [Job(name, seed, None) for seed in self.task.seeds]
+        if chosen := self.chosen(name, budget):
+            return [Job(name, s, budget, chosen.rate, chosen.size) for s in self.task.seeds]
+        return []
+
     def tests(self, name: str, budget: float) -> list[Run]:
         """The tested runs of a method, in the order of the seeds."""
-        if isinstance(self.task.methods[name], Trivial):
-            jobs = [Job(name, seed, None) for seed in self.task.seeds]
-        elif chosen := self.chosen(name, budget):
-            jobs = [Job(name, s, budget, chosen.rate, chosen.size) for s in self.task.seeds]
-        else:
-            return []
-        return [run for job in jobs if (run := self.find(job))]
+        return [run for job in self.jobs(name, budget) if (run := self.find(job))]
 
     def scores(self, name: str, budget: float) -> dict[Part, list[float]]:
         """Validation and test scores, infinite where training failed."""

@@ -14,6 +14,7 @@ from experiments.harness.figures import BLUE, GREEN, GREY, ORANGE, bare
 from experiments.harness.markdown import table
 from experiments.section3 import coarse_adjoint, grid
 from experiments.section3.coarse_adjoint import Clause, name_of
+from experiments.section3.evidence import done
 
 Record = dict[str, Any]
 Run = dict[str, Any]
@@ -195,12 +196,7 @@ def cost(record: Record) -> Figure | None:
 
 def _by_variant(record: Record) -> Iterator[tuple[str, list[Run]]]:
     for variant in coarse_adjoint.VARIANTS:
-        runs = [
-            run
-            for run in record["runs"]
-            if run["variant"] == variant.name and run["status"] == "done"
-        ]
-        if runs:
+        if runs := done(record, variant.name):
             yield variant.name, runs
 
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from experiments.harness.figures import BLUE, GREEN, GREY, ORANGE, bare
 from experiments.harness.markdown import table
 from experiments.section3.coarse_adjoint import FOLLOW_UP, final_loss
+from experiments.section3.evidence import done
 
 COLOURS = ("black", GREY, ORANGE, "#8d5aa5", GREEN, "#a8cf8e", BLUE)  # implicit Adams is green
 # Their training loss with implicit Adams and SGD, read off their picture: between two values for
@@ -28,7 +29,7 @@ def text(record: dict[str, Any]) -> str:
             " / ".join(str(run["seed"]) for run in runs),
         ]
         for title, name, error in FOLLOW_UP
-        for runs in [_runs(record, name)]
+        for runs in [done(record, name)]
     ]
     headers = ["network", "theirs: test error (%)", "ours: test error (%)", "ours: training loss",
                "seeds"]  # fmt: skip
@@ -45,7 +46,7 @@ def curves(record: dict[str, Any]) -> Figure | None:
     figure = Figure(figsize=(10, 4.4), dpi=120, layout="constrained")
     ours, theirs = figure.subplots(1, 2, sharey=True)
     for (title, name, _), colour in zip(FOLLOW_UP, COLOURS, strict=True):
-        for run in _runs(record, name)[:1]:
+        for run in done(record, name)[:1]:
             rows = run["rows"]
             losses = [row["train_loss"] for row in rows]
             ours.plot([row["epoch"] for row in rows], losses, color=colour, label=title)
@@ -68,10 +69,6 @@ def _draw_theirs(axis: Axes) -> None:
     axis.annotate("least", LEAST, xytext=(0, -14), textcoords="offset points", ha="center")
     axis.annotate("end", END, xytext=(-4, 6), textcoords="offset points", ha="right")
     axis.set(title="Theirs: 60,000 images", xlim=(0, 165))
-
-
-def _runs(record: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    return [r for r in record["runs"] if r["variant"] == name and r["status"] == "done"]
 
 
 def _selected(run: dict[str, Any]) -> dict[str, Any]:
