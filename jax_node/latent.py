@@ -133,16 +133,8 @@ def loss(
     """
     observed = batch["times"], batch["values"], batch["mask"]
     times, values, mask = observed
-    count = jnp.maximum(mask.sum(), 1)
-    parts = {}
-    for name, part in (("rnn", model.rnn), ("ode_rnn", model.ode_rnn)):
-        mean, log_variance = part.encoder(*observed)
-        z0 = mean + jnp.exp(log_variance / 2) * batch["noise"]
-        found = part.decode(z0, times, solver=solver)
-        # The prior of z0 is the standard normal.
-        kl = 0.5 * jnp.sum(jnp.exp(log_variance) + mean**2 - 1 - log_variance)
-        nll = _nll(found - values, part.log_noise[...], mask)
-        parts[name] = (nll + batch["kl"] * kl) / count
+    both = (("rnn", model.rnn), ("ode_rnn", model.ode_rnn))
+    parts = {name: negative_elbo(part, batch, solver=solver) for name, part in both}
     expected, _ = model.forecaster(*observed, times[:, -1])
     # The first observation of a series is not predicted.
     before = mask[:, :-1].any(axis=2, keepdims=True).astype(mask.dtype)
@@ -150,6 +142,18 @@ def loss(
     nll = _nll(expected[:, :-1] - values[:, 1:], model.forecaster.log_noise[...], foreseen)
     parts["forecaster"] = nll / jnp.maximum(foreseen.sum(), 1)
     return sum(parts.values(), jnp.zeros((), times.dtype)), parts
+
+
+def negative_elbo(model: LatentODE, batch: Mapping[str, Array], *, solver: str) -> Float[Array, ""]:
+    """Negative evidence lower bound of one latent ODE, in nats per observed value; see `loss`."""
+    times, values, mask = batch["times"], batch["values"], batch["mask"]
+    mean, log_variance = model.encoder(times, values, mask)
+    z0 = mean + jnp.exp(log_variance / 2) * batch["noise"]
+    found = model.decode(z0, times, solver=solver)
+    # The prior of z0 is the standard normal.
+    kl = 0.5 * jnp.sum(jnp.exp(log_variance) + mean**2 - 1 - log_variance)
+    nll = _nll(found - values, model.log_noise[...], mask)
+    return (nll + batch["kl"] * kl) / jnp.maximum(mask.sum(), 1)
 
 
 def encode(

@@ -107,21 +107,27 @@ def loss(
 ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
     """Sum of three losses in nats per observed value, as in jax_node/latent.py."""
     observed = times, values, mask = batch["times"], batch["values"], batch["mask"]
-    count = mask.sum().clamp(min=1)
-    parts = {}
-    for name, part in (("rnn", model.rnn), ("ode_rnn", model.ode_rnn)):
-        mean, log_variance = part.encoder(*observed)
-        z0 = mean + torch.exp(log_variance / 2) * batch["noise"]
-        found = part.decode(z0, times, solver=solver)
-        kl = 0.5 * (log_variance.exp() + mean**2 - 1 - log_variance).sum()
-        nll = _nll(found - values, part.log_noise, mask)
-        parts[name] = (nll + batch["kl"] * kl) / count
+    both = (("rnn", model.rnn), ("ode_rnn", model.ode_rnn))
+    parts = {name: negative_elbo(part, batch, solver=solver) for name, part in both}
     expected, _ = model.forecaster(*observed, times[:, -1])
     # The first observation of a series is not predicted.
     foreseen = mask[:, 1:] * mask[:, :-1].any(dim=2, keepdim=True)
     nll = _nll(expected[:, :-1] - values[:, 1:], model.forecaster.log_noise, foreseen)
     parts["forecaster"] = nll / foreseen.sum().clamp(min=1)
     return torch.stack(list(parts.values())).sum(), parts
+
+
+def negative_elbo(
+    model: LatentODE, batch: Mapping[str, Tensor], *, solver: str
+) -> Float[Tensor, ""]:
+    """Negative evidence lower bound of one latent ODE, in nats per observed value; see `loss`."""
+    times, values, mask = batch["times"], batch["values"], batch["mask"]
+    mean, log_variance = model.encoder(times, values, mask)
+    z0 = mean + torch.exp(log_variance / 2) * batch["noise"]
+    found = model.decode(z0, times, solver=solver)
+    kl = 0.5 * (log_variance.exp() + mean**2 - 1 - log_variance).sum()
+    nll = _nll(found - values, model.log_noise, mask)
+    return (nll + batch["kl"] * kl) / mask.sum().clamp(min=1)
 
 
 def encode(

@@ -6,6 +6,7 @@ only, never on what follows; validation and test windows are others, scored on w
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,7 @@ from experiments.paying.learners import learner
 from experiments.paying.protocol import Data, Learnt, Part, Task, Trivial
 from experiments.paying.recurrent import Recurrent
 from experiments.series.mauna_loa import harmonics, mauna_loa
-from jax_node.latent import LatentODE
+from jax_node.latent import LatentODE, negative_elbo
 
 BATCH, LATENT = 100, 4
 KL_STEPS = 500  # in which the weight of the divergence grows from 0 to 1
@@ -84,18 +85,6 @@ def from_problem(problem: Windows, validation: Questions, test: Questions, seed:
         }
 
     return Data(train, Held(problem, validation), Held(problem, test), batch)
-
-
-def elbo(model: LatentODE, batch: Any) -> Any:
-    """Negative evidence lower bound in nats per observed value (paper, section 5)."""
-    mean, log_variance = model.encoder(batch["times"], batch["values"], batch["mask"])
-    z0 = mean + jnp.exp(log_variance / 2) * batch["noise"]
-    found = model.decode(z0, batch["times"], solver="midpoint")
-    log_noise, mask = model.log_noise[...], batch["mask"]
-    error = (found - batch["values"]) * jnp.exp(-log_noise)
-    nll = jnp.sum(mask * (0.5 * error**2 + log_noise))
-    kl = 0.5 * jnp.sum(jnp.exp(log_variance) + mean**2 - 1 - log_variance)
-    return (nll + batch["kl"] * kl) / jnp.maximum(mask.sum(), 1)
 
 
 def carry(model: LatentODE, times: Any, values: Any, mask: Any, ask: Any) -> Any:
@@ -176,7 +165,8 @@ def task(
 
     def latent(evolve: bool) -> Callable[[Data, int, int], Any]:
         return lambda data, size, seed: learner(
-            LatentODE(channels(data), LATENT, size, size, evolve, rngs=nnx.Rngs(seed)), elbo
+            LatentODE(channels(data), LATENT, size, size, evolve, rngs=nnx.Rngs(seed)),
+            functools.partial(negative_elbo, solver="midpoint"),
         )
 
     def network(decay: bool, loss: Any = recurrent.loss) -> Callable[[Data, int, int], Any]:
