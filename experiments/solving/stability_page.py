@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,36 +85,40 @@ def at_first_rate(runs: Sequence[dict[str, Any]]) -> list[Any]:
     return [loss, counts, *map(seen, LOOKED)]
 
 
+SEEN = {
+    "mean loss of the last steps": lambda run: run["loss"],
+    "Lipschitz constant of the field": lambda run: run["looks"][-1]["lipschitz"],
+    # Zero where the field has gone flat: there is no error of a gradient that is nothing.
+    "relative error of the gradient": lambda run: run["looks"][-1]["gradient_error"] or None,
+}
+COLOURS = (BLUE, "#5aa0d8", ORANGE, "#f3b78b", "#7a5195", "#8cc5a0", "black")
+
+
 def stability_figure(cases: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    """Loss, steepness and gradient error at the end of each run against the learning rate."""
-    figure = Figure(figsize=(13, 4.6), dpi=100, layout="constrained")
-    axes = figure.subplots(1, 3)
-    panels = (
-        ("mean loss of the last steps", lambda run: run["loss"]),
-        ("Lipschitz constant of the field", lambda run: run["looks"][-1]["lipschitz"]),
-        ("relative error of the gradient", lambda run: run["looks"][-1]["gradient_error"]),
-    )
-    colours = [BLUE, "#5aa0d8", ORANGE, "#f3b78b", "#7a5195", "#8cc5a0", "black"]
-    for axis, (title, value) in zip(axes, panels, strict=True):
-        for number, (name, runs) in enumerate(cases.items()):
-            by_rate = {
-                rate: median(v for r in runs if r["lr"] == rate and (v := value(r)) is not None)
-                for rate in sorted({run["lr"] for run in runs})
-            }
-            known = [(rate, v) for rate, v in by_rate.items() if isinstance(v, float)]
-            if known:
-                style = "o-" if number < len(colours) else "x:"
-                axis.plot(
-                    *zip(*known, strict=True), style, ms=4, lw=1.2, label=name,
-                    color=colours[number % len(colours)],
-                )  # fmt: skip
-        axis.set(xscale="log", xlabel="learning rate", title=title)
-        bare(axis)
-    for axis in axes[1:]:
-        axis.set_yscale("log")
-    handles, labels = axes[0].get_legend_handles_labels()
-    if handles:
-        figure.legend(
-            handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=8
-        )
+    """What was seen at the end of each run against the learning rate; solvers over conditions."""
+    figure = Figure(figsize=(13, 7), dpi=100, layout="constrained")
+    conditions = {name: runs for name, runs in cases.items() if ";" in name}
+    solvers = {name: runs for name, runs in cases.items() if name not in conditions}
+    grid = figure.subplots(2, len(SEEN), sharex=True, sharey="col")
+    for row, mine in zip(grid, (solvers, conditions), strict=True):
+        for axis, (title, value) in zip(row, SEEN.items(), strict=True):
+            for colour, (name, runs) in zip(COLOURS, mine.items(), strict=False):
+                axis.plot(*_by_rate(runs, value), "o-", ms=4, lw=1.2, label=name, color=colour)
+            axis.set(xscale="log", yscale="log", title=title)
+            bare(axis)
+        row[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
+    for axis in grid[-1]:
+        axis.set_xlabel("learning rate")
     save(path, figure)
+
+
+def _by_rate(
+    runs: Sequence[dict[str, Any]], value: Callable[[dict[str, Any]], float | None]
+) -> tuple[list[float], list[float]]:
+    """Learning rates at which the value is known, and its median over seeds at each."""
+    rates = sorted({run["lr"] for run in runs})
+    medians = {
+        r: median(v for x in runs if x["lr"] == r and (v := value(x)) is not None) for r in rates
+    }
+    known = {rate: v for rate, v in medians.items() if isinstance(v, float)}
+    return list(known), list(known.values())

@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from experiments.harness.figures import save
+from experiments.harness.figures import BLUE, ORANGE, bare, save
 from experiments.harness.markdown import table
 
 # Columns of ratios: whom JAX is compared with. An absent gradient means inference or a ResNet.
@@ -155,27 +155,44 @@ def made_by(record: Mapping[str, Any]) -> str:
 
 
 def plot_ratios(record: Mapping[str, Any], path: Path) -> None:
-    """Dots: JAX's time where a rival takes one; hollow where the work is not the same."""
-    rows = [
-        (f"{contest['name']}: {side['side']} / {found['against']}", found)
-        for contest in record["contests"]
-        for side in contest["sides"]
-        for found in side.get("ratios", ())
-        if found["ratio"] is not None
-    ]
-    figure = Figure(figsize=(9, 0.22 * len(rows) + 1.2), dpi=130, layout="constrained")
-    axes = figure.subplots()
-    for place, (_, found) in enumerate(rows):
-        color = "tab:blue" if found["ratio"] <= 1 else "tab:red"
-        axes.plot([found["lowest"], found["highest"]], [place, place], color=color, linewidth=1)
-        face = "none" if found["difference"] else color
-        axes.plot(found["ratio"], place, "o", color=color, markerfacecolor=face, markersize=5)
-    axes.axvline(1, color="black", linewidth=1)
-    axes.set(xscale="log", xlabel="time of JAX / time of its rival: median and range of pairs")
-    axes.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=7)
-    axes.invert_yaxis()
-    axes.grid(axis="x", alpha=0.25)
+    """A panel a question, a bar a way to compute: JAX's time where the fastest rival takes one."""
+    panels: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
+    for contest in record["contests"]:
+        model, _, question = contest["name"].rpartition(", ")
+        for gradient, found in _fastest_rivals(contest).items():
+            panels.setdefault(question, []).append((f"{model} {gradient}".strip(), found))
+    if not panels:
+        return
+    heights = [len(bars) + 1 for bars in panels.values()]
+    figure = Figure(figsize=(8, 0.3 * sum(heights) + 0.8), dpi=110, layout="constrained")
+    grid = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, (question, bars) in zip(grid, panels.items(), strict=True):
+        for place, (_, found) in enumerate(bars):
+            color = BLUE if found["ratio"] <= 1 else ORANGE
+            axes.barh(place, found["ratio"], color=color, height=0.7)
+            axes.plot([found["lowest"], found["highest"]], [place, place], color="black", lw=1)
+        axes.axvline(1, color="black", linewidth=1)
+        axes.set_title(question, loc="left", fontsize=10)
+        axes.set_yticks(range(len(bars)), [name for name, _ in bars], fontsize=8)
+        axes.set_xlim(left=0)
+        axes.invert_yaxis()
+        bare(axes)
+    grid[-1].set_xlabel("JAX time / that of the fastest rival with the same work; line: range of pairs")
     save(path, figure)
+
+
+def _fastest_rivals(contest: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """For each gradient on the most devices it ran on, the ratio to the fastest of the same work.
+
+    `checkpoint` is left out where there is `direct`: it is the same gradient, slower.
+    """
+    names = [side["side"].removeprefix("jax").strip() for side in contest["sides"]]
+    found: dict[str, Mapping[str, Any]] = {}
+    for name, side in zip(names, contest["sides"], strict=True):
+        same = [r for r in side.get("ratios", ()) if r["ratio"] and not r["difference"]]
+        if same and not (name == "checkpoint" and "direct" in names):
+            found[name.partition("on ")[0].strip()] = max(same, key=lambda r: r["ratio"])
+    return found
 
 
 def terminal_rows(contests: Sequence[Mapping[str, Any]]) -> list[list[str]]:
