@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Float
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy import ndarray
 from rich.console import Console
@@ -176,28 +177,39 @@ def train(
 def draw_paths(
     folder: Path, paths: dict[str, Float[ndarray, "times points dim"]], label: ndarray
 ) -> None:
-    """Draw the points on their way (flow.gif) and at the end (end.png).
-
-    Of a state in more than two dimensions the first component and the first added one are shown.
-    """
+    """Draw the points on their way (flow.gif), and at the start and the end (end.png)."""
     figure = Figure(figsize=(7.4, 3.7), dpi=64, layout="constrained")
     axes = figure.subplots(1, len(paths))
     count = len(next(iter(paths.values())))
 
     def frame(at: int) -> None:
         for axis, (name, ys) in zip(axes, paths.items(), strict=True):
-            seen = ys[:, :, [0, -1]]
             axis.clear()
-            for value, colour in ((0, BLUE), (1, ORANGE)):
-                axis.plot(*seen[at, label == value].T, ".", ms=3, color=colour)
-            reach = np.nanmax(np.abs(seen), axis=(0, 1))
-            axis.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]))
-            axis.set(xlabel="first component")
-            axis.set(ylabel="added component" if ys.shape[2] > 2 else "second component")
+            _points(axis, ys, at, label)
             axis.set_title(f"{name}, t = {at / (count - 1):.2f}", fontsize=9)
 
     figures.animation(folder / "flow.gif", figure, frame, count)
+    figure = Figure(figsize=(10.5, 3.6), dpi=90, layout="constrained")
+    start, *axes = figure.subplots(1, 1 + len(paths))
+    plane = next(iter(paths.values()))[:, :, :2]
+    _points(start, plane[:1], 0, label)
+    start.set_title("both, t = 0", fontsize=9)
+    start.set_aspect("equal")
+    start.legend(loc="upper right", fontsize=8, markerscale=3)
+    for axis, (name, ys) in zip(axes, paths.items(), strict=True):
+        _points(axis, ys, -1, label)
+        axis.set_title(f"{name}, t = 1", fontsize=9)
     figures.save(folder / "end.png", figure)
+
+
+def _points(axis: Axes, ys: Float[ndarray, "times points dim"], at: int, label: ndarray) -> None:
+    """Both classes at a time; of more than two components the first and the first added one."""
+    seen = ys[:, :, [0, -1]]
+    for value, colour, name in ((0, BLUE, "disc"), (1, ORANGE, "ring")):
+        axis.plot(*seen[at, label == value].T, ".", ms=3, color=colour, label=name)
+    reach = 1.05 * np.nanmax(np.abs(seen), axis=(0, 1))
+    axis.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]), xlabel="first component")
+    axis.set_ylabel("added component" if ys.shape[2] > 2 else "second component")
 
 
 def line(row: dict[str, Any], epochs: int) -> str:

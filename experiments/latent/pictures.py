@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from numpy import ndarray
 
 from experiments.harness import figures
@@ -52,10 +53,15 @@ def series(path: Path, model: Trained) -> None:
         if plane:
             _plane(axes[0, i], problem, found, rnn, i, seen)
     axes[-1, 0].set_ylabel(f"{problem.names[0]}, less its mean")
-    figure.suptitle(
-        "Observed (orange), true (black), predicted from the observations (blue: on, green: back; "
-        "bands: 90% of the trajectories), RNN (grey)", fontsize=8,
-    )  # fmt: skip
+    keys = [
+        Line2D([], [], color=ORANGE, marker="o", ls="", ms=4, label="observed"),
+        Line2D([], [], color="black", marker=".", ls="-" if plane else "", label="true"),
+        Line2D([], [], color=BLUE, label="latent ODE, forwards (band: 90%)"),
+        Line2D([], [], color=GREEN, label="latent ODE, backwards"),
+        Line2D([], [], color=GREY, label="RNN, forwards"),
+    ]
+    figure.legend(handles=keys, loc="outside upper center", ncols=len(keys), frameon=False,
+                  fontsize=8)  # fmt: skip
     _save(figure, path)
 
 
@@ -82,6 +88,11 @@ def walk(path: Path, model: Trained) -> None:
                 axis.plot(ask[0] * problem.scale, values[:, 0], color=BLUE, lw=1.2)
             axis.set_title(f"direction {row + 1}: {step:+.1f} sd", fontsize=7)
             axis.tick_params(labelsize=6)
+    plane = len(problem.names) == 2
+    figure.supxlabel(problem.names[0] if plane else problem.unit, fontsize=8)
+    figure.supylabel(
+        problem.names[1] if plane else f"{problem.names[0]}, less its mean", fontsize=8
+    )
     _save(figure, path)
 
 

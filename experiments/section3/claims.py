@@ -73,7 +73,7 @@ def difference(a: str, b: str, claimed: str) -> Judge:
 
 def fewer_parameters(record: Record, verdicts: Mapping[Pair, Verdict]) -> Found | None:
     """Parameters of ODE-Net over those of ResNet-6: below a half."""
-    a, b = (tables.values(record, name, "parameters") for name in ("odenet", "resnet6"))
+    a, b = (tables.values(record, name, "parameters") for name in ("odenet-adjoint", "resnet6"))
     if not a or not b:
         return None
     verdict = REPRODUCED if a[0] / b[0] < 0.5 else NOT

@@ -177,7 +177,7 @@ def plot_ratios(record: Mapping[str, Any], path: Path) -> None:
         axes.set_xlim(left=0)
         axes.invert_yaxis()
         bare(axes)
-    grid[-1].set_xlabel("JAX time / that of the fastest rival with the same work; line: range of pairs")
+    grid[-1].set_xlabel("time of JAX / of its fastest rival with the same work; line: range")
     save(path, figure)
 
 
