@@ -68,7 +68,9 @@ def joined(records: Sequence[Record]) -> dict[str, Record]:
         record = collect.join(group)
         record["runs"] += rates.repeat(record, [grid.VARIANTS[name] for name in grid.RATED])
         presets = record["preset"].split("+")
-        found[findings.MAIN if findings.MAIN in presets else presets[0]] = record
+        # The runs that chose the rates are a first repeat of the main study.
+        main = {"rates", findings.MAIN} & set(presets)
+        found[findings.MAIN if main else presets[0]] = record
     return found
 
 
