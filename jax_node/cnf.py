@@ -4,7 +4,7 @@ A field moves noise at t = 0 to data at t = 1. The log-density follows from the 
 Jacobian along the way (paper, theorem 1): `d log p / dt = -tr(df/dy)`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -135,13 +135,28 @@ def transport(
     return jnp.where(solution.ok, solution.ys, jnp.nan)
 
 
+def discrete_log_density(
+    flow: Callable[[Points], tuple[Points, LogDensity]], x: Points
+) -> LogDensity:
+    """Log-density at `x` of a discrete flow, which gives the noise and its log-determinant."""
+    noise, determinant = flow(x)
+    return normal(noise) + determinant
+
+
+def matching_loss(velocity: Velocity, batch: Mapping[str, Array]) -> Float[Array, ""]:
+    """Flow matching (Lipman et al. 2023): at `(1 - t) noise + t x` the field be `x - noise`."""
+    x, noise, t = batch["x"], batch["noise"], batch["t"][:, None]
+    found = velocity(batch["t"], (1 - t) * noise + t * x)
+    return jnp.mean((found - (x - noise)) ** 2)
+
+
 def loss(
     model: Flows, batch: Mapping[str, Array], *, trace: str, steps: int
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """Sum of three losses that share no parameter.
 
     Negative log-likelihoods of the continuous flow (rk4 in `steps` steps) and of the discrete one,
-    and flow matching (Lipman et al. 2023): the field at `(1 - t) noise + t x` is to be `x - noise`.
+    and `matching_loss`.
 
     Args:
         model: what is trained.
@@ -149,27 +164,20 @@ def loss(
         trace: `exact` or `hutchinson`.
         steps: of the solver in training.
     """
-    x, noise, t = batch["x"], batch["noise"], batch["t"][:, None]
     probe = batch["probe"] if trace == "hutchinson" else None
-    logp, _ = log_density(model.cnf, x, probe, solver="rk4", step_size=1 / steps)
-    z, determinant = model.coupling(x)
-    found = model.matching(batch["t"], (1 - t) * noise + t * x)
+    logp, _ = log_density(model.cnf, batch["x"], probe, solver="rk4", step_size=1 / steps)
     parts = {
         "cnf": -logp.mean(),
-        "coupling": -(normal(z) + determinant).mean(),
-        "matching": jnp.mean((found - (x - noise)) ** 2),
+        "coupling": -discrete_log_density(model.coupling, batch["x"]).mean(),
+        "matching": matching_loss(model.matching, batch),
     }
     return parts["cnf"] + parts["coupling"] + parts["matching"], parts
 
 
 def evaluate(model: Flows, x: Points) -> tuple[LogDensity, LogDensity, LogDensity]:
     """Log-densities with the exact trace: continuous flow, flow matching, discrete flow."""
-    z, determinant = model.coupling(x)
-    return (
-        log_density(model.cnf, x)[0],
-        log_density(model.matching, x)[0],
-        normal(z) + determinant,
-    )
+    continuous = [log_density(flow, x)[0] for flow in (model.cnf, model.matching)]
+    return continuous[0], continuous[1], discrete_log_density(model.coupling, x)
 
 
 def generate(model: Flows, noise: Points, ts: Float[Array, " times"]) -> tuple[Array, Array]:

@@ -61,6 +61,24 @@ class Recurrent(nnx.Module):
         return jnp.concatenate([y0[:, None], jnp.moveaxis(ys, 0, 1)], axis=1)
 
 
+def shooting_losses(
+    ys: Float[Array, "windows times dim"],
+    starts: Float[Array, "windows dim"],
+    batch: Mapping[str, Array],
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Of multiple shooting: the error of observations, and of each window's end.
+
+    The first is the mean square over the observed values of all windows, the second that of the
+    distances from the end `ys[:, -1]` of a window to the start of the next one. `batch` has
+    `values` and `mask` (1 where observed), `[windows, times, dim]`, and `next`, the index of each
+    window's successor, or of itself at the end of a trajectory.
+    """
+    successor = batch["next"]
+    inner = (successor != jnp.arange(len(starts))).astype(ys.dtype)[:, None]
+    data = _masked_mean(ys - batch["values"], batch["mask"])
+    return data, _masked_mean(ys[:, -1] - starts[successor], inner * jnp.ones_like(starts))
+
+
 def loss(
     model: Dynamics,
     batch: Mapping[str, Array],
@@ -71,16 +89,13 @@ def loss(
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """Sum of the losses of the field and of the baseline, which share no parameter.
 
-    Of the field: mean squared error over the observed values of all windows, plus `gap_weight`
-    times the mean squared distance from the end of a window to the start of the next one. Of the
-    baseline: mean squared error of trajectories predicted freely from their first observation.
+    Of the field: those of multiple shooting, the gaps times `gap_weight`. Of the baseline: mean
+    squared error of trajectories predicted freely from their first observation.
 
     Args:
         model: what is trained.
-        batch: `times`, `values`, `mask` (1 where observed) of the windows, `[windows, times]` and
-            `[windows, times, dim]`; `next`, the index of each window's successor, or of itself at
-            the end of a trajectory; and the same of whole trajectories as `all_times`,
-            `all_values`, `all_mask`.
+        batch: `times` of the windows, `[windows, times]`, and what `shooting_losses` needs; and the
+            same of whole trajectories as `all_times`, `all_values`, `all_mask`.
         solver: a method of `irregular.solve_at`.
         substeps: its steps between two observations.
         gap_weight: weight of continuity against data.
@@ -89,10 +104,7 @@ def loss(
     graph, weights = nnx.split(model.field)
     field = lambda t, y, weights: nnx.merge(graph, weights)(y)
     ys = solve_at(field, starts, batch["times"], weights, solver=solver, substeps=substeps)
-    data = _masked_mean(ys - batch["values"], batch["mask"])
-    successor = batch["next"]
-    inner = (successor != jnp.arange(len(starts))).astype(ys.dtype)[:, None]
-    gap = _masked_mean(ys[:, -1] - starts[successor], inner * jnp.ones_like(starts))
+    data, gap = shooting_losses(ys, starts, batch)
     free = model.rnn(batch["all_values"][:, 0], batch["all_times"])
     rnn = _masked_mean(free - batch["all_values"], batch["all_mask"])
     total = data + gap_weight * gap + rnn

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from jaxtyping import Float
@@ -132,28 +132,39 @@ def transport(
         return y.new_full((len(ts), *y.shape), torch.nan)
 
 
+def discrete_log_density(
+    flow: Callable[[Points], tuple[Points, LogDensity]], x: Points
+) -> LogDensity:
+    """Log-density at x of a discrete flow, which gives the noise and its log-determinant."""
+    noise, determinant = flow(x)
+    return normal(noise) + determinant
+
+
+def matching_loss(velocity: Velocity, batch: Mapping[str, Tensor]) -> Float[Tensor, ""]:
+    """Flow matching (Lipman et al. 2023): at (1 - t) noise + t x the field be x - noise."""
+    x, noise, t = batch["x"], batch["noise"], batch["t"][:, None]
+    found = velocity(batch["t"], (1 - t) * noise + t * x)
+    return ((found - (x - noise)) ** 2).mean()
+
+
 def loss(
     model: Flows, batch: Mapping[str, Tensor], *, trace: str, steps: int
 ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
     """Sum of three losses that share no parameter, as in jax_node/cnf.py."""
-    x, noise, t = batch["x"], batch["noise"], batch["t"][:, None]
     probe = batch["probe"] if trace == "hutchinson" else None
-    logp, _ = log_density(model.cnf, x, probe, solver="rk4", step_size=1 / steps)
-    z, determinant = model.coupling(x)
-    found = model.matching(batch["t"], (1 - t) * noise + t * x)
+    logp, _ = log_density(model.cnf, batch["x"], probe, solver="rk4", step_size=1 / steps)
     parts = {
         "cnf": -logp.mean(),
-        "coupling": -(normal(z) + determinant).mean(),
-        "matching": ((found - (x - noise)) ** 2).mean(),
+        "coupling": -discrete_log_density(model.coupling, batch["x"]).mean(),
+        "matching": matching_loss(model.matching, batch),
     }
     return parts["cnf"] + parts["coupling"] + parts["matching"], parts
 
 
 def evaluate(model: Flows, x: Points) -> tuple[LogDensity, LogDensity, LogDensity]:
     """Log-densities with the exact trace: continuous flow, flow matching, discrete flow."""
-    z, determinant = model.coupling(x)
-    found = [log_density(flow, x)[0].detach() for flow in (model.cnf, model.matching)]
-    return found[0], found[1], normal(z) + determinant
+    continuous = [log_density(flow, x)[0].detach() for flow in (model.cnf, model.matching)]
+    return continuous[0], continuous[1], discrete_log_density(model.coupling, x)
 
 
 def generate(

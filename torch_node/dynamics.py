@@ -46,6 +46,18 @@ class Recurrent(nn.Module):
         return torch.stack(ys, dim=1)
 
 
+def shooting_losses(
+    ys: Float[Tensor, "windows times dim"],
+    starts: Float[Tensor, "windows dim"],
+    batch: Mapping[str, Tensor],
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Of multiple shooting: the errors of observations and of windows' ends, as in jax_node."""
+    successor = batch["next"].long()
+    inner = (successor != torch.arange(len(starts), device=ys.device)).to(ys.dtype)[:, None]
+    data = _masked_mean(ys - batch["values"], batch["mask"])
+    return data, _masked_mean(ys[:, -1] - starts[successor], inner * torch.ones_like(starts))
+
+
 def loss(
     model: Dynamics,
     batch: Mapping[str, Tensor],
@@ -55,12 +67,9 @@ def loss(
     gap_weight: float,
 ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
     """Sum of the losses of the field and of the baseline, as in jax_node/dynamics.py."""
-    starts, successor = model.starts, batch["next"].long()
     field = lambda t, y: model.field(y)
-    ys = solve_at(field, starts, batch["times"], solver=solver, substeps=substeps)
-    data = _masked_mean(ys - batch["values"], batch["mask"])
-    inner = (successor != torch.arange(len(starts), device=ys.device)).to(ys.dtype)[:, None]
-    gap = _masked_mean(ys[:, -1] - starts[successor], inner * torch.ones_like(starts))
+    ys = solve_at(field, model.starts, batch["times"], solver=solver, substeps=substeps)
+    data, gap = shooting_losses(ys, model.starts, batch)
     free = model.rnn(batch["all_values"][:, 0], batch["all_times"])
     rnn = _masked_mean(free - batch["all_values"], batch["all_mask"])
     total = data + gap_weight * gap + rnn

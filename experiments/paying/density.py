@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Float
@@ -75,21 +74,9 @@ def likelihood(model: cnf.Velocity, batch: Any) -> Any:
     return -logp.mean()
 
 
-def matching(model: cnf.Velocity, batch: Any) -> Any:
-    """Flow matching (Lipman et al. 2023)."""
-    t, noise, x = batch["t"][:, None], batch["noise"], batch["x"]
-    return jnp.mean((model(batch["t"], (1 - t) * noise + t * x) - (x - noise)) ** 2)
-
-
 def discrete(model: Any, batch: Any) -> Any:
     """Mean negative log-likelihood of a discrete flow."""
-    return -couplings(model, batch["x"]).mean()
-
-
-def couplings(model: Any, x: Any) -> Any:
-    """Log-density of a discrete flow."""
-    z, determinant = model(x)
-    return cnf.normal(z) + determinant
+    return -cnf.discrete_log_density(model, batch["x"]).mean()
 
 
 def velocity(data: Data, size: int, seed: int) -> cnf.Velocity:
@@ -153,20 +140,20 @@ def task(name: str, margin: float, seconds: float, seeds: tuple[int, ...]) -> Ta
             "matching": Learnt(
                 "continuous flow, flow matching",
                 "Neural ODE",
-                lambda data, size, seed: learner(velocity(data, size, seed), matching),
+                lambda data, size, seed: learner(velocity(data, size, seed), cnf.matching_loss),
                 scored(continuous),
             ),
             "affine": Learnt(
                 f"{AFFINE} affine couplings",
                 "baseline",
                 layered(cnf.Coupling, AFFINE),
-                scored(couplings),
+                scored(cnf.discrete_log_density),
             ),
             "splines": Learnt(
                 f"{SPLINES} spline couplings",
                 "baseline",
                 layered(SplineCoupling, SPLINES),
-                scored(couplings),
+                scored(cnf.discrete_log_density),
             ),
             "kernels": Trivial(
                 "kernel estimate",

@@ -24,7 +24,7 @@ from experiments.paying.protocol import Data, Learnt, Part, Task, Trivial
 from experiments.series.series import Series
 from experiments.trajectories import shooting, sindy
 from experiments.trajectories.systems import SYSTEMS, sample
-from jax_node.dynamics import Recurrent
+from jax_node.dynamics import Recurrent, shooting_losses
 from jax_node.irregular import solve_at
 from jax_node.mlp import MLP
 from jax_node.solve import solve
@@ -91,12 +91,9 @@ def carry(model: Shot, y0: Any, ts: Any) -> Any:
 
 def loss(model: Shot, batch: Any, method: Callable[..., Any]) -> Any:
     """Mean squared error of the observations, and of each window's end against the next start."""
-    starts, following = model.starts[...], batch["next"]
-    ys = method(model, starts, batch["times"])
-    inner = (following != jnp.arange(len(starts))).astype(ys.dtype)[:, None]
-    mean = lambda error, mask: jnp.sum(mask * error**2) / jnp.maximum(jnp.sum(mask), 1)
-    data = mean(ys - batch["values"], batch["mask"])
-    return data + mean(ys[:, -1] - starts[following], inner * jnp.ones_like(starts))
+    starts = model.starts[...]
+    data, gap = shooting_losses(method(model, starts, batch["times"]), starts, batch)
+    return data + gap
 
 
 def make(name: str, end: float) -> Callable[[int], Data]:
