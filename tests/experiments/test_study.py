@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from experiments import study
+from experiments import report, study
 from experiments.harness import workers
 from experiments.harness.workers import Task
-from experiments.section3 import collect, grid, rates
+from experiments.section3 import collect, findings, grid, rates
 from experiments.section3.execution import Progress
 
 HERE = Path(__file__).parent
@@ -326,6 +326,9 @@ def test_the_run_at_the_chosen_rate_is_a_repeat():
         ("resnet1", 0, 0), ("resnet1", 0, 1),
     ]  # fmt: skip
     assert [run["summary"]["validation_loss"] for run in runs] == LOSSES["0.1"]
+    ((name, main),) = report.joined([record]).items()
+    assert name == findings.MAIN
+    assert main["runs"][-2:] == runs
 
 
 def test_chosen_rates_and_folds_reach_the_runs(tmp_path, monkeypatch, capsys):
