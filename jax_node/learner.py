@@ -29,9 +29,9 @@ from jax_node.adjoint import Backward
 from jax_node.checkpoint import CheckpointError as CheckpointError
 from jax_node.closures import open_field, origin
 from jax_node.failures import SolveError as SolveError
+from jax_node.optimizer import transformation
 from jax_node.solve import Solution
 
-OPTIMIZERS = ("sgd", "adam")
 PRECISIONS = ("float32", "float64", "bfloat16")
 KEPT = (nnx.Param, nnx.BatchStat)
 
@@ -272,26 +272,6 @@ def updated(
     updates, opt_state = optimizer.update(gradient, state.optimizer, state.weights)
     weights = jax.tree.map(lambda w, u: w - learning_rate * u, state.weights, updates)
     return state._replace(weights=weights, optimizer=opt_state, steps=state.steps + 1)
-
-
-def transformation(optimizer: str, momentum: float = 0.0) -> optax.GradientTransformation:
-    """An optimiser by name, without its learning rate; ValueError for an unknown name."""
-    if optimizer not in OPTIMIZERS:
-        raise ValueError(f"optimizer {optimizer!r} is unknown; choose one of sgd, adam")
-    if optimizer == "sgd":
-        return optax.trace(momentum) if momentum else optax.identity()
-    plain = optax.scale_by_adam()
-
-    def clipped(g: Array) -> Array:
-        # Of a larger one adam would keep an infinite square, and stand still.
-        largest = jnp.finfo(g.dtype).max ** 0.5 / 2
-        return jnp.clip(g, -largest, largest)
-
-    def update(gradient, state, weights=None):
-        with jax.numpy_dtype_promotion("standard"):  # optax promotes its count of steps
-            return plain.update(jax.tree.map(clipped, gradient), state, weights)
-
-    return optax.GradientTransformation(plain.init, update)
 
 
 def dtype_of(precision: str) -> jnp.dtype:

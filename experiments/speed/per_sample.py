@@ -19,7 +19,8 @@ from experiments.harness.markdown import table
 from experiments.speed import contests
 from experiments.speed import measure as measuring
 from jax_node import classify, models
-from jax_node.learner import State, train_step, transformation
+from jax_node.learner import State, train_step
+from jax_node.optimizer import transformation
 from jax_node.solve import Solution, solve
 
 SOLVE = functools.partial(solve, solver="dopri5", adjoint="direct", max_steps=64)
