@@ -69,26 +69,36 @@ def test_all_run_once_and_nothing_is_run_again(run_study, tmp_path):
     assert calls(tmp_path / "study") == made
 
 
+REASONS = {
+    "crash": "ZeroDivisionError: an error nobody foresaw",
+    "kill": "killed by SIGKILL",
+    "disk": "cannot be written (No space left on device)",
+    "nothing": "ended without results",
+}
+
+
 @pytest.mark.parametrize(
-    ("fault", "reason"),
+    "faults",
     [
-        ("crash", "ZeroDivisionError: an error nobody foresaw"),
-        ("kill", "killed by SIGKILL"),
-        ("disk", "cannot be written (No space left on device)"),
-        ("nothing", "ended without results"),
+        {"odenet-seed0": "nothing"},
+        {"odenet-seed0": "crash", "odenet-seed1": "kill", "resnet1-seed0": "disk"},
     ],
+    ids=["one", "several"],
 )
-def test_a_failed_run_is_named_and_taken_up_again(fault, reason, run_study, tmp_path):
-    code, out, err = run_study({"odenet-seed0": fault})
+def test_failed_runs_are_named_and_taken_up_again(faults, run_study, tmp_path):
+    code, out, err = run_study(faults)
     assert code == 1
-    assert reason in out
-    assert "1 of 4 runs failed: odenet-seed0" in err
+    for name, fault in faults.items():
+        (line,) = (line for line in out.splitlines() if f"{name}: " in line)
+        assert REASONS[fault] in line
+        assert name in err
+    assert f"{len(faults)} of 4 runs failed: " in err
     assert "Traceback" not in out + err
-    assert finished(tmp_path / "study") == RUNS - {"odenet-seed0"}
+    assert finished(tmp_path / "study") == RUNS - faults.keys()
     code, _, _ = run_study()
     assert code == 0
     assert finished(tmp_path / "study") == RUNS
-    assert "odenet-seed0 resume" in calls(tmp_path / "study")
+    assert {f"{name} resume" for name in faults} <= set(calls(tmp_path / "study"))
 
 
 def test_a_diverged_run_is_a_result_and_not_repeated(run_study, tmp_path):
@@ -113,13 +123,13 @@ def test_a_damaged_checkpoint_is_named_and_the_others_go_on(run_study, tmp_path)
     assert finished(tmp_path / "study") == RUNS - {"odenet-seed0"}
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", "null"])
-def test_a_damaged_summary_counts_as_missing(damage, run_study, tmp_path):
+def test_a_damaged_summary_counts_as_missing(run_study, tmp_path):
     run_study()
-    (tmp_path / "study" / "odenet-seed0" / "summary.json").write_text(damage)
+    for name, damage in zip(sorted(RUNS), ("", "{", "[]", "null"), strict=True):
+        (tmp_path / "study" / name / "summary.json").write_text(damage)
     code, _, _ = run_study()
     assert code == 0
-    assert "odenet-seed0 resume" in calls(tmp_path / "study")
+    assert {f"{name} resume" for name in RUNS} <= set(calls(tmp_path / "study"))
     assert finished(tmp_path / "study") == RUNS
 
 
