@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,7 @@ HEAT_MAPS = ("euler", "rk4", "implicit_adams", "dopri5")
 
 
 @dataclass(frozen=True)
-class Picture:
+class Plate:
     """A figure of the report as a PNG."""
 
     name: str
@@ -50,14 +50,14 @@ class Picture:
     png: bytes
 
 
-def pictures(findings: Findings) -> list[Picture]:
+def pictures(findings: Findings) -> list[Plate]:
     """Every figure there is material for."""
     found = []
 
     def add(name: str, title: str, caption: str, figure: Figure) -> None:
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=110)
-        found.append(Picture(name, title, caption, buffer.getvalue()))
+        found.append(Plate(name, title, caption, buffer.getvalue()))
 
     if findings.checks:
         add(
@@ -174,12 +174,7 @@ def trajectories(pairs: list[Pair]) -> Figure:
 
 def heat_maps(squares: list[Square]) -> Figure:
     """The matrix of every square."""
-    columns = min(4, len(squares))
-    rows = -(-len(squares) // columns)
-    figure = Figure(figsize=(3.6 * columns, 3.5 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat[len(squares) :]:
-        axis.set_visible(False)
+    figure, axes = _panels(len(squares), lambda columns, rows: (3.6 * columns, 3.5 * rows))
     image = None
     for axis, square in zip(axes.flat, squares, strict=False):
         names, table = square.matrix()
@@ -199,12 +194,8 @@ def heat_maps(squares: list[Square]) -> Figure:
 
 def tolerances(sweeps: list[Sweep]) -> Figure:
     """A panel for each sweep."""
-    columns = min(4, len(sweeps))
-    rows = -(-len(sweeps) // columns)
-    figure = Figure(figsize=(3.5 * columns + 1, 3.2 * rows + 0.4), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat[len(sweeps) :]:
-        axis.set_visible(False)
+    size = lambda columns, rows: (3.5 * columns + 1, 3.2 * rows + 0.4)
+    figure, axes = _panels(len(sweeps), size)
     for axis, sweep in zip(axes.flat, sweeps, strict=False):
         labels = {name: f"{name}, slope {sweep.slope(name):.2f}" for name in sweep.errors}
         _errors(axis, np.array(sweep.tolerances), sweep.errors, labels)
@@ -254,6 +245,19 @@ def divergence(runs: list[Divergence]) -> Figure:
     right.set_ylabel("relative distance of the weights")
     right.legend(fontsize=8)
     return figure
+
+
+def _panels(
+    count: int, size: Callable[[int, int], tuple[float, float]]
+) -> tuple[Figure, np.ndarray]:
+    """A figure of `size(columns, rows)` with at least `count` axes, those beyond it hidden."""
+    columns = min(4, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=size(columns, rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat[count:]:
+        axis.set_visible(False)
+    return figure, axes
 
 
 def _errors(

@@ -181,7 +181,7 @@ def to_markdown(findings: Findings, content: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def to_html(findings: Findings, content: dict[str, Any], pictures: list[figures.Picture]) -> str:
+def to_html(findings: Findings, content: dict[str, Any], pictures: list[figures.Plate]) -> str:
     """One page that needs nothing else: figures are inside it."""
     escape = html.escape
     verdict = (

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,14 +12,11 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy import ndarray
-from rich.console import Console
 from tyro.conf import arg
 
-from experiments.harness import application, figures, flags, frameworks
-from experiments.harness.command import guard, say
+from experiments.harness import application, figures, flags
 from experiments.harness.figures import BLUE, ORANGE
 from experiments.harness.markdown import table
-from experiments.harness.run_folder import RunFolder
 
 PROG = "augmented.py"
 EXAMPLES = """examples:
@@ -83,42 +78,22 @@ SMOKE = Config(
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    return guard(PROG, run, arguments)
-
-
-def run(arguments: list[str], console: Console) -> None:
-    """Everything `main` does, with errors as exceptions."""
-    config, folder = application.parse(PROG, EXAMPLES, arguments, Config(), SMOKE)
+def plan(config: Config) -> application.Plan:
+    """Check the flags, and say what to do."""
     config.training.check()
-    for flag, value in (
-        ("--width", config.model.width),
-        ("--extra", config.model.extra),
-        ("--steps", config.solver.steps),
-        ("--batch-size", config.data.batch_size),
-        ("--test-size", config.data.test_size),
-    ):
-        flags.at_least(flag, value)
-    with contextlib.ExitStack() as locks:
-        if folder:
-            locks.enter_context(folder)
-        title = f"a disc in a ring, 2 dimensions, {config.data.test_size} test points"
-        say(console, "data", title)
-        module = frameworks.module(config.model.framework, "augmented")
-        learner = application.learner(
-            module,
-            config,
-            2,
-            extra=config.model.extra,
-            width=config.model.width,
-            steps=config.solver.steps,
-        )
-        names = "augmented-discs", "field"
-        data = {"title": title, "source": "drawn"}
-        folder = application.start(PROG, names, config, folder, learner, data, arguments, console)
-        locks.enter_context(folder)
-        train(folder, module, learner, config, title, console)
+    model, solver, data = config.model, config.solver, config.data
+    flags.counts(model, "width", "extra")
+    flags.counts(solver, "steps")
+    flags.counts(data, "batch_size", "test_size")
+    return application.Plan(
+        config,
+        title=f"a disc in a ring, 2 dimensions, {data.test_size} test points",
+        names=("augmented-discs", "field"),
+        source="drawn",
+        shape=2,
+        options={"extra": model.extra, "width": model.width, "steps": solver.steps},
+        work=train,
+    )
 
 
 def sample(generator: np.random.Generator, count: int) -> dict[str, ndarray]:
@@ -130,16 +105,15 @@ def sample(generator: np.random.Generator, count: int) -> dict[str, ndarray]:
     return {"x": radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1), "label": label}
 
 
-def train(
-    folder: RunFolder, module: Any, learner: Any, config: Config, title: str, console: Console
-) -> None:
+def train(session: application.Session) -> None:
     """Train both, then write the table and the pictures."""
+    config = session.config
     seed = config.training.seed
     test = sample(np.random.default_rng([seed, 1]), config.data.test_size)
     draw = lambda step: sample(np.random.default_rng([seed, 0, step]), config.data.batch_size)
 
     def evaluate(epoch: int) -> dict[str, float]:
-        *logits, plain, augmented = learner.apply(module.evaluate, x=test["x"])
+        *logits, plain, augmented = session.apply("evaluate", x=test["x"])
         row = {"nfe_plain": float(plain), "nfe_augmented": float(augmented)}
         for name, logit in zip(NAMES, logits, strict=True):
             signed = logit * (2 * test["label"] - 1)
@@ -148,7 +122,7 @@ def train(
             row[f"error_{name}"] = float(100 * np.mean(~(signed > 0)))
         return {"score": row["loss_augmented"], **row}
 
-    rows = application.train(PROG, folder, learner, config, draw, evaluate, console, line)
+    rows = session.train(draw, evaluate, line)
     # What was NaN is null in the metrics of a resumed run.
     first, last = ({k: np.nan if v is None else v for k, v in rows[i].items()} for i in (0, -1))
     body = [
@@ -159,19 +133,11 @@ def train(
         for key, name in NAMES.items()
     ]  # fmt: skip
     headers = ["dopri5 at 1e-5", "cross-entropy", "test error", "NFE, first epoch", "NFE, last"]
-    text = f"{title}.\n\n{table(headers, body)}"
-    paths = learner.apply(module.paths, x=test["x"][:400], ts=np.linspace(0, 1, 16))
-    draw_paths(folder.path, dict(zip(NAMES.values(), paths, strict=True)), test["label"][:400])
+    paths = session.apply("paths", x=test["x"][:400], ts=np.linspace(0, 1, 16))
+    named = dict(zip(NAMES.values(), paths, strict=True))
+    draw_paths(session.folder.path, named, test["label"][:400])
     kept = {key: value for key, value in last.items() if "_" in key and "seconds" not in key}
-    summary = {
-        "data": title,
-        **kept,
-        "run": str(folder.path),
-        **application.costs(rows, config, learner),
-    }
-    application.write_summary(folder, summary, text)
-    console.print(text, highlight=False, soft_wrap=True, markup=False)
-    say(console, "run", f"{folder.path} ({summary['seconds_total']:.0f} s)")
+    session.finish(rows, kept, f"{session.title}.\n\n{table(headers, body)}")
 
 
 def draw_paths(
@@ -220,6 +186,8 @@ def line(row: dict[str, Any], epochs: int) -> str:
         f"{row['nfe_augmented']:.0f}  {row['seconds_train']:.1f} s"
     )
 
+
+main = application.main(PROG, EXAMPLES, "augmented", Config(), SMOKE, plan)
 
 if __name__ == "__main__":
     sys.exit(main())

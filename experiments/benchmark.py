@@ -16,7 +16,7 @@ import platform
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -26,7 +26,7 @@ from rich.table import Table
 from tyro.conf import arg
 
 from experiments.harness import flags, malloc
-from experiments.harness.command import guard
+from experiments.harness.command import command
 from experiments.harness.errors import ConfigError
 from experiments.harness.files import write_atomic
 from experiments.harness.provenance import environment
@@ -83,12 +83,6 @@ class Flags:
     measurement: Measurement = Measurement()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, or 2 for bad input."""
-    interrupted = "what was measured is kept in --out"
-    return guard("benchmark.py", run, arguments, interrupted=interrupted, keep_programs=False)
-
-
 def run(given: list[str], console: Console) -> None:
     """Everything `main` does, with errors as exceptions."""
     options = flags.parse("benchmark.py", EXAMPLES, given, Flags()).measurement
@@ -124,8 +118,7 @@ def run(given: list[str], console: Console) -> None:
 
 def chosen(options: Measurement) -> list[Contest]:
     """The contests asked for; raises `ConfigError`."""
-    flags.at_least("--batch-size", options.batch_size)
-    flags.at_least("--repeats", options.repeats)
+    flags.counts(options, "batch_size", "repeats")
     found = [c for c in CONTESTS if options.only.lower() in c.name.lower()]
     if not found:
         names = ", ".join(contest.name for contest in CONTESTS)
@@ -266,6 +259,10 @@ def machine() -> str:
         name = next((s.split(":")[1].strip() for s in lines if s.startswith("model name")), name)
     return f"{name}, {os.cpu_count()} cores"
 
+
+main = command(
+    "benchmark.py", run, interrupted="what was measured is kept in --out", keep_programs=False
+)
 
 if __name__ == "__main__":
     sys.exit(main())

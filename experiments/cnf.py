@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
-from rich.console import Console
 from tyro.conf import arg
 
 from experiments.flows import densities, pictures
-from experiments.harness import application, flags, frameworks
-from experiments.harness.command import guard, say
+from experiments.harness import application, flags
 from experiments.harness.markdown import table
-from experiments.harness.run_folder import RunFolder
 
 PROG = "cnf.py"
 EXAMPLES = """examples:
@@ -84,50 +81,29 @@ SMOKE = Config(
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    return guard(PROG, run, arguments)
-
-
-def run(arguments: list[str], console: Console) -> None:
-    """Everything `main` does, with errors as exceptions."""
-    config, folder = application.parse(PROG, EXAMPLES, arguments, Config(), SMOKE)
-    check(config)
-    with contextlib.ExitStack() as locks:
-        if folder:
-            locks.enter_context(folder)
-        draw, samples = load(config)
-        count, dim = samples.test.shape
-        title = f"{config.data.density}, {dim} dimensions, {count} test samples"
-        say(console, "data", title)
-        module = frameworks.module(config.model.framework, "cnf")
-        learner = application.learner(
-            module,
-            config,
-            dim,
-            width=config.model.width,
-            layers=config.model.layers,
-            trace=config.solver.trace,
-            steps=config.solver.steps,
-        )
-        data = {"title": title, "source": config.data.density}
-        names = f"cnf-{config.data.density}", "flow"
-        folder = application.start(PROG, names, config, folder, learner, data, arguments, console)
-        locks.enter_context(folder)
-        train(folder, module, learner, config, draw, samples, title, console)
-
-
-def check(config: Config) -> None:
-    """Raise `ConfigError` for a value out of range."""
+def plan(config: Config) -> application.Plan:
+    """Check the flags, and say what to do."""
     config.training.check()
-    for flag, value in (
-        ("--width", config.model.width),
-        ("--layers", config.model.layers),
-        ("--steps", config.solver.steps),
-        ("--batch-size", config.data.batch_size),
-        ("--test-size", config.data.test_size),
-    ):
-        flags.at_least(flag, value)
+    model, solver, data = config.model, config.solver, config.data
+    flags.counts(model, "width", "layers")
+    flags.counts(solver, "steps")
+    flags.counts(data, "batch_size", "test_size")
+    draw, samples = load(config)
+    count, dim = samples.test.shape
+    return application.Plan(
+        config,
+        title=f"{data.density}, {dim} dimensions, {count} test samples",
+        names=(f"cnf-{data.density}", "flow"),
+        source=data.density,
+        shape=dim,
+        options={
+            "width": model.width,
+            "layers": model.layers,
+            "trace": solver.trace,
+            "steps": solver.steps,
+        },
+        work=functools.partial(train, draw=draw, samples=samples),
+    )
 
 
 class Samples(NamedTuple):
@@ -165,80 +141,65 @@ def load(config: Config) -> tuple[Callable[[int], dict[str, np.ndarray]], Sample
 
 
 def train(
-    folder: RunFolder,
-    module: Any,
-    learner: Any,
-    config: Config,
+    session: application.Session,
+    *,
     draw: Callable[[int], dict[str, np.ndarray]],
     samples: Samples,
-    title: str,
-    console: Console,
 ) -> None:
     """Train, then compare the flows; write pictures and tables."""
-    layers = config.model.layers
+    layers = session.config.model.layers
     names = ("continuous, likelihood", "continuous, flow matching", f"discrete, {layers} couplings")
 
     def evaluate(epoch: int) -> dict[str, float]:
-        found = nats(module, learner, samples.valid)
+        found = nats(session, samples.valid)
         row = {"score": found["cnf"], **{f"nll_{flow}": nll for flow, nll in found.items()}}
         if samples.rows is not None:  # each flow is tested at the epoch that validation chooses
-            tested = nats(module, learner, samples.test)
-            row |= {f"test_{flow}": nll for flow, nll in tested.items()}
+            row |= {f"test_{flow}": nll for flow, nll in nats(session, samples.test).items()}
         return row
 
-    rows = application.train(PROG, folder, learner, config, draw, evaluate, console, line)
-    part = samples.valid
-    back = learner.apply(module.round_trip, x=part)
-    error = float(np.abs(back - part).max())
-    summary = {"data": title, "round_trip_error": error, "run": str(folder.path)}
-    summary |= application.costs(rows, config, learner)
+    rows = session.train(draw, evaluate, line)
+    back = session.apply("round_trip", x=samples.valid)
+    error = float(np.abs(back - samples.valid).max())
     if samples.rows is None:
-        results, text = compare_densities(folder, module, learner, config, names, samples.test)
+        results, text = compare_densities(session, names, samples.test)
     else:
         results, text = compare_table(rows, names, samples)
     text = (
-        f"{title}; trace in training: {config.solver.trace}.\n\n{text}\n"
+        f"{session.title}; trace in training: {session.config.solver.trace}.\n\n{text}\n"
         f"Largest error of a round trip, data to noise and back: {error:.1e} (two solves at 1e-5 "
         "a step).\n"
     )
-    application.write_summary(folder, summary | results, text)
-    console.print(text, highlight=False, soft_wrap=True, markup=False)
-    say(console, "run", f"{folder.path} ({summary['seconds_total']:.0f} s)")
+    session.finish(rows, {"round_trip_error": error, **results}, text)
 
 
-def nats(module: Any, learner: Any, x: np.ndarray) -> dict[str, float]:
+def nats(session: application.Session, x: np.ndarray) -> dict[str, float]:
     """Mean negative log-likelihood of each flow."""
-    found = learner.apply(module.evaluate, x=x)
+    found = session.apply("evaluate", x=x)
     return {flow: float(-np.mean(logp)) for flow, logp in zip(FLOWS, found, strict=True)}
 
 
 def compare_densities(
-    folder: RunFolder,
-    module: Any,
-    learner: Any,
-    config: Config,
-    names: Sequence[str],
-    test: np.ndarray,
+    session: application.Session, names: Sequence[str], test: np.ndarray
 ) -> tuple[dict[str, Any], str]:
     """Likelihoods against the true one, and integrals, with pictures: for summary.json, and text.
 
     The flows are those after the last epoch: every step had fresh samples.
     """
-    density = config.data.density
+    density, folder = session.config.data.density, session.folder.path
     least = float(-np.mean(densities.log_density(density, test)))
-    nll = dict(zip(names, nats(module, learner, test).values(), strict=True))
+    nll = dict(zip(names, nats(session, test).values(), strict=True))
     points, area = pictures.grid(BOX, GRID)
-    chunks = [learner.apply(module.evaluate, x=c) for c in np.split(points, GRID // 8)]
+    chunks = [session.apply("evaluate", x=c) for c in np.split(points, GRID // 8)]
     fields = dict(zip(names, map(np.concatenate, zip(*chunks, strict=True)), strict=True))
     mass = {name: float(np.exp(f.astype(float)).sum() * area) for name, f in fields.items()}
     body = [[name, nll[name], f"{mass[name]:.5f}", nll[name] - least] for name in names]
     body.append(["true density", least, "1", 0.0])
     noise = np.random.default_rng(0).normal(size=(1000, 2))
     ts = np.linspace(0, 1, 21)
-    paths = learner.apply(module.generate, noise=noise, ts=ts)
+    paths = session.apply("generate", noise=noise, ts=ts)
     fields["true density"] = densities.log_density(density, points)
-    pictures.densities(folder.path / "densities.png", fields, BOX, GRID)
-    pictures.flow(folder.path / "flow.gif", dict(zip(names[:2], paths, strict=True)), ts)
+    pictures.densities(folder / "densities.png", fields, BOX, GRID)
+    pictures.flow(folder / "flow.gif", dict(zip(names[:2], paths, strict=True)), ts)
     headers = ["negative log-likelihood, nats", "test", "integral of the density"]
     results = {"nll": {**nll, "true density": least}, "mass": mass}
     return results, table([*headers, "above the true value"], body)
@@ -273,6 +234,8 @@ def line(row: dict[str, Any], epochs: int) -> str:
         f"{row['seconds_train']:.1f} s"
     )
 
+
+main = application.main(PROG, EXAMPLES, "cnf", Config(), SMOKE, plan)
 
 if __name__ == "__main__":
     sys.exit(main())

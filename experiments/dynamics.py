@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import functools
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
-from rich.console import Console
 from tyro.conf import arg
 
-from experiments.harness import application, flags, frameworks
-from experiments.harness.command import guard, say
-from experiments.harness.errors import ConfigError
+from experiments.harness import application, flags
+from experiments.harness.command import say
 from experiments.harness.markdown import table
-from experiments.harness.run_folder import RunFolder
 from experiments.series.series import Series
 from experiments.trajectories import pictures, shooting, sindy, task
 from experiments.trajectories.systems import SYSTEMS
@@ -80,76 +76,49 @@ SMOKE = Config(
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    return guard(PROG, run, arguments)
-
-
-def run(arguments: list[str], console: Console) -> None:
-    """Everything `main` does, with errors as exceptions."""
-    config, folder = application.parse(PROG, EXAMPLES, arguments, Config(), SMOKE)
-    config = resolve(config)
-    with contextlib.ExitStack() as locks:
-        if folder:
-            locks.enter_context(folder)
-        series, tests = task.load(config.data, config.training.seed)
-        problem = shooting.prepare(series, config.solver.window, log=bool(config.data.log))
-        title = task.describe(config.data, series)
-        say(console, "data", title)
-        module = frameworks.module(config.model.framework, "dynamics")
-        learner = application.learner(
-            module,
-            config,
-            problem.starts,
-            width=config.model.width,
-            depth=config.model.depth,
-            solver=config.solver.solver,
-            substeps=config.solver.substeps,
-            gap_weight=config.solver.gap_weight,
-        )
-        data = {"title": title, "source": config.data.system}
-        names = f"dynamics-{config.data.system}", "field"
-        folder = application.start(PROG, names, config, folder, learner, data, arguments, console)
-        locks.enter_context(folder)
-        train(folder, module, learner, config, problem, series, tests, console)
-
-
-def resolve(config: Config) -> Config:
-    """Settle the defaults that depend on other flags, and check every value."""
+def plan(config: Config) -> application.Plan:
+    """Check the flags, settle what depends on others, and say what to do."""
     config.training.check()
-    solver = config.solver
-    for flag, value in (
-        ("--width", config.model.width),
-        ("--depth", config.model.depth),
-        ("--substeps", solver.substeps),
-        ("--window", solver.window),
-    ):
-        flags.at_least(flag, value)
+    model, solver = config.model, config.solver
+    flags.counts(model, "width", "depth")
+    flags.counts(solver, "substeps", "window")
     flags.positive("--gap-weight", solver.gap_weight)
-    methods = frameworks.module(config.model.framework, "irregular").METHODS
-    if solver.solver not in methods:
-        raise ConfigError(f"--solver {solver.solver} is unknown here; choose {', '.join(methods)}.")
-    return dataclasses.replace(config, data=task.resolve(config.data))
+    application.check_solver(config)
+    config = dataclasses.replace(config, data=task.resolve(config.data))
+    series, tests = task.load(config.data, config.training.seed)
+    problem = shooting.prepare(series, solver.window, log=bool(config.data.log))
+    return application.Plan(
+        config,
+        title=task.describe(config.data, series),
+        names=(f"dynamics-{config.data.system}", "field"),
+        source=config.data.system,
+        shape=problem.starts,
+        options={
+            "width": model.width,
+            "depth": model.depth,
+            "solver": solver.solver,
+            "substeps": solver.substeps,
+            "gap_weight": solver.gap_weight,
+        },
+        work=functools.partial(train, problem=problem, series=series, tests=tests),
+    )
 
 
 def train(
-    folder: RunFolder,
-    module: Any,
-    learner: Any,
-    config: Config,
+    session: application.Session,
+    *,
     problem: shooting.Shooting,
     series: list[Series],
     tests: list[Unseen],
-    console: Console,
 ) -> None:
     """Train, then compare with the baselines; write pictures and tables."""
+    config, path = session.config, session.folder.path
     predict: dict[str, shooting.Predict] = {
-        "neural ODE": lambda y0, ts: learner.apply(module.trajectory, y0=y0, ts=ts),
-        "GRU": lambda y0, ts: learner.apply(module.recurrent, y0=y0, ts=ts),
+        "neural ODE": lambda y0, ts: session.apply("trajectory", y0=y0, ts=ts),
+        "GRU": lambda y0, ts: session.apply("recurrent", y0=y0, ts=ts),
     }
-    slope = lambda y: learner.apply(module.field, y=y)
-    frames = folder.path / "frames"
-    frames.mkdir(exist_ok=True)
+    slope = lambda y: session.apply("field", y=y)
+    frames = session.frames()
 
     def evaluate(epoch: int) -> dict[str, float]:
         frame = frames / f"{epoch:04d}.npz"
@@ -157,35 +126,24 @@ def train(
         errors = shooting.errors(problem, predict["neural ODE"], tests[0])
         return {"score": errors, "rmse": errors}
 
-    rows = application.train(
-        PROG, folder, learner, config, lambda step: problem.batch, evaluate, console, line
-    )
+    rows = session.train(lambda step: problem.batch, evaluate, line)
     degree = SYSTEMS[config.data.system].degree if config.data.system in SYSTEMS else 2
     try:
         predict["least squares"] = sindy.fit(problem.scaled(series), degree).solve
     except ValueError as error:
-        say(console, "baseline", f"least squares are left out: {error}")
+        say(session.console, "baseline", f"least squares are left out: {error}")
     last_value = lambda y0, ts: np.repeat(y0[:, None], len(ts), axis=1)
     mean = lambda y0, ts: np.zeros((len(y0), len(ts), y0.shape[1]))  # of scaled data
     results = {
         name: {test.title: shooting.errors(problem, method, test) for test in tests}
         for name, method in {**predict, "last value": last_value, "mean": mean}.items()
     }
-    title = task.describe(config.data, series)
-    summary = {
-        "data": title,
-        "rmse": results,
-        "run": str(folder.path),
-        **application.costs(rows, config, learner),
-    }
     titles = [test.title for test in tests]
     body = [[name, *(found[t] for t in titles)] for name, found in results.items()]
     text = table(["RMSE, in deviations of the data", *titles], body)
-    pictures.phase(folder.path / "phase.png", config, problem, series, tests, predict, slope)
-    pictures.animate(folder.path / "training.gif", frames, len(rows), series)
-    application.write_summary(folder, summary, f"{title}.\n\n{text}")
-    console.print(text, highlight=False, soft_wrap=True, markup=False)
-    say(console, "run", f"{folder.path} ({summary['seconds_total']:.0f} s)")
+    pictures.phase(path / "phase.png", config, problem, series, tests, predict, slope)
+    pictures.animate(path / "training.gif", frames, len(rows), series)
+    session.finish(rows, {"rmse": results}, text, heading=f"{session.title}.\n\n")
 
 
 def line(row: dict[str, Any], epochs: int) -> str:
@@ -195,6 +153,8 @@ def line(row: dict[str, Any], epochs: int) -> str:
         f"RMSE of new trajectories {row['rmse']:.4g}  {row['seconds_train']:.1f} s"
     )
 
+
+main = application.main(PROG, EXAMPLES, "dynamics", Config(), SMOKE, plan)
 
 if __name__ == "__main__":
     sys.exit(main())

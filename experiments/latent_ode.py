@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import functools
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
-from rich.console import Console
 from tyro.conf import arg
 
-from experiments.harness import application, flags, frameworks
-from experiments.harness.command import guard, say
+from experiments.harness import application, flags
 from experiments.harness.errors import ConfigError
-from experiments.harness.run_folder import RunFolder
 from experiments.latent import pictures, predictions, spirals, windows
 from experiments.latent.windows import Windows
 from experiments.series.mauna_loa import mauna_loa
@@ -35,21 +30,15 @@ EXAMPLES = """examples:
 
 
 @dataclass(frozen=True)
-class Model:
+class Model(application.Backend):
     """The latent ODE, with the sizes of the paper, and the RNN it is compared with."""
 
-    framework: Literal["jax", "torch"] = "jax"
-    """Flax and diffrax, or PyTorch and torchdiffeq."""
     latent: Annotated[int, arg(metavar="N")] = 4
     """Dimension of the latent state."""
     hidden: Annotated[int, arg(metavar="N")] = 25
     """Hidden state of the encoders and of the RNN."""
     width: Annotated[int, arg(metavar="N")] = 20
     """Units of the hidden layer of fields and decoder."""
-    precision: Literal["float32", "float64"] = "float32"
-    """Floating-point type of everything."""
-    device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
-    """Where to compute."""
 
 
 @dataclass(frozen=True)
@@ -113,38 +102,26 @@ SMOKE = Config(
     training=application.Training(epochs=2, steps_per_epoch=2),
     data=Data(observations=6, batch_size=4, spirals=8, test_spirals=6),
 )
-KL_STEPS = 1000  # in which the weight of the divergence grows from 0 to 1
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    return guard(PROG, run, arguments)
-
-
-def run(arguments: list[str], console: Console) -> None:
-    """Everything `main` does, with errors as exceptions."""
-    config, folder = application.parse(PROG, EXAMPLES, arguments, Config(), SMOKE)
+def plan(config: Config) -> application.Plan:
+    """Check the flags, settle what depends on others, and say what to do."""
     config = resolve(config)
-    with contextlib.ExitStack() as locks:
-        if folder:
-            locks.enter_context(folder)
-        problem = load(config)
-        say(console, "data", problem.title)
-        module = frameworks.module(config.model.framework, "latent")
-        learner = application.learner(
-            module,
-            config,
-            len(problem.names),
-            latent=config.model.latent,
-            hidden=config.model.hidden,
-            width=config.model.width,
-            solver=config.solver.solver,
-        )
-        data = {"title": problem.title, "source": config.data.data}
-        names = f"latent-{config.data.data}", "ode"
-        folder = application.start(PROG, names, config, folder, learner, data, arguments, console)
-        locks.enter_context(folder)
-        train(folder, module, learner, config, problem, console)
+    problem = load(config)
+    return application.Plan(
+        config,
+        title=problem.title,
+        names=(f"latent-{config.data.data}", "ode"),
+        source=config.data.data,
+        shape=len(problem.names),
+        options={
+            "latent": config.model.latent,
+            "hidden": config.model.hidden,
+            "width": config.model.width,
+            "solver": config.solver.solver,
+        },
+        work=functools.partial(train, problem=problem),
+    )
 
 
 def resolve(config: Config) -> Config:
@@ -154,17 +131,10 @@ def resolve(config: Config) -> Config:
     observations = data.observations
     if observations is None:
         observations = 30 if data.data == "spirals" else 40
-    for flag, value in (
-        ("--latent", model.latent),
-        ("--hidden", model.hidden),
-        ("--width", model.width),
-        ("--batch-size", data.batch_size),
-        ("--spirals", data.spirals),
-        ("--test-spirals", data.test_spirals),
-    ):
-        flags.at_least(flag, value)
-    flags.at_least("--observations", observations, 2)
-    flags.at_least("--grid", data.grid, 4 * spirals.TIMES)
+    flags.counts(model, "latent", "hidden", "width")
+    flags.counts(data, "batch_size", "spirals", "test_spirals")
+    flags.counts(data, "observations", least=2)
+    flags.counts(data, "grid", least=4 * spirals.TIMES)
     if data.data == "spirals" and observations > spirals.TIMES:
         raise ConfigError(
             f"--observations is {observations}; a spiral has {spirals.TIMES} times to observe."
@@ -176,13 +146,8 @@ def resolve(config: Config) -> Config:
     ):
         flags.positive(flag, positive)
     flags.fraction("--train-fraction", data.train_fraction)
-    if not 0 <= data.noise < np.inf:
-        raise ConfigError(f"--noise is {data.noise}; a number of at least 0 expected.")
-    methods = frameworks.module(model.framework, "irregular").METHODS
-    if config.solver.solver not in methods:
-        raise ConfigError(
-            f"--solver {config.solver.solver} is unknown here; choose {', '.join(methods)}."
-        )
+    flags.at_least_zero("--noise", data.noise)
+    application.check_solver(config)
     if (data.data == "csv") != (data.csv is not None):
         raise ConfigError("--data csv and --csv FILE go together; one of them is missing.")
     path = data.csv.expanduser().absolute() if data.csv else None
@@ -210,29 +175,13 @@ def load(config: Config) -> Windows:
     )
 
 
-def train(
-    folder: RunFolder,
-    module: Any,
-    learner: Any,
-    config: Config,
-    problem: Windows,
-    console: Console,
-) -> None:
+def train(session: application.Session, *, problem: Windows) -> None:
     """Train, then predict the test windows; write pictures and tables."""
+    config, path = session.config, session.folder.path
     seed, size, latent = config.training.seed, config.data.batch_size, config.model.latent
-
-    def batch(step: int) -> dict[str, np.ndarray]:
-        generator = np.random.default_rng([seed, 0, step])
-        rows = generator.integers(0, len(problem.train), size)
-        return {
-            **problem.train[rows].arrays(),
-            "noise": generator.normal(size=(size, latent)),
-            "kl": np.array(min(1.0, step / KL_STEPS)),
-        }
-
-    model = predictions.Trained(module, learner, problem, latent)
-    frames = folder.path / "frames"
-    frames.mkdir(exist_ok=True)
+    batch = lambda step: problem.batch(step, size, latent, seed)
+    model = predictions.Trained(session.module, session.learner, problem, latent)
+    frames = session.frames()
 
     def evaluate(epoch: int) -> dict[str, float]:
         few = problem.test[:64]
@@ -244,22 +193,13 @@ def train(
         )
         return {"score": beyond, "rmse_inside": inside, "rmse_beyond": beyond}
 
-    rows = application.train(PROG, folder, learner, config, batch, evaluate, console, line)
+    rows = session.train(batch, evaluate, line)
     results = predictions.compare(model, config)
-    summary = {
-        "data": problem.title,
-        "observations": config.data.observations,
-        **results,
-        "run": str(folder.path),
-        **application.costs(rows, config, learner),
-    }
-    text = predictions.text(problem, config, results)
-    application.write_summary(folder, summary, text)
-    console.print(text, highlight=False, soft_wrap=True, markup=False)
-    pictures.series(folder.path / "series.png", model)
-    pictures.walk(folder.path / "walk.png", model)
-    pictures.animate(folder.path / "training.gif", frames, len(rows), problem)
-    say(console, "run", f"{folder.path} ({summary['seconds_total']:.0f} s)")
+    pictures.series(path / "series.png", model)
+    pictures.walk(path / "walk.png", model)
+    pictures.animate(path / "training.gif", frames, len(rows), problem)
+    results = {"observations": config.data.observations, **results}
+    session.finish(rows, results, predictions.text(problem, config, results))
 
 
 def line(row: dict[str, Any], epochs: int) -> str:
@@ -270,6 +210,8 @@ def line(row: dict[str, Any], epochs: int) -> str:
         f"{row['rmse_beyond']:.3f}  {row['seconds_train']:.1f} s"
     )
 
+
+main = application.main(PROG, EXAMPLES, "latent", Config(), SMOKE, plan)
 
 if __name__ == "__main__":
     sys.exit(main())

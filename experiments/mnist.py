@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import shlex
 import sys
-from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -19,18 +18,13 @@ from experiments.classify.resolve import FREE_ON_RESUME, learner_arguments, reso
 from experiments.classify.summary import SELECTED
 from experiments.classify.training import evaluate, train
 from experiments.harness import frameworks, workers
-from experiments.harness.command import guard, say
+from experiments.harness.command import command, say
 from experiments.harness.errors import ConfigError, RunError, RunFailedError
 from experiments.harness.flags import check_resumed, complaints
 from experiments.harness.loop import load_checkpoint
-from experiments.harness.provenance import environment, keep_changes
+from experiments.harness.provenance import environment
 from experiments.harness.run_folder import RunFolder, default_folder
 from experiments.images.dataset import Dataset
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, 1 for a failed run, 2 for bad input."""
-    return guard("mnist.py", run, arguments)
 
 
 def run(arguments: list[str], console: Console) -> None:
@@ -86,9 +80,7 @@ def execute(
         return
     if config.run.resume:
         say(console, "resume", f"{folder.path} after epoch {folder.epoch}")
-        record["commands"] = folder.read_json("config.json")["commands"] + record["commands"]
-        folder.write_json("config.json", record)
-        keep_changes(folder.path, record["git_commit"], f"changes-epoch-{folder.epoch:04d}.diff")
+        folder.resume(record)
     train(folder, learner, dataset, config, console)
 
 
@@ -203,6 +195,8 @@ def evaluate_best(
         soft_wrap=True,
     )
 
+
+main = command("mnist.py", run)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -17,7 +16,7 @@ from rich.console import Console
 from tyro.conf import arg
 
 from experiments.harness import flags
-from experiments.harness.command import guard, say
+from experiments.harness.command import command, say, show
 from experiments.harness.errors import ConfigError, RunError
 from experiments.harness.files import lock_folder
 from experiments.harness.provenance import environment, short
@@ -71,12 +70,6 @@ class Config:
     where: Where = Where()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    how = "the same command goes on from what is saved"
-    return guard(PROG, run, arguments, interrupted=how)
-
-
 def run(arguments: list[str], console: Console) -> None:
     """Everything `main` does, with errors as exceptions."""
     config = flags.parse(PROG, EXAMPLES, arguments, Config())
@@ -120,7 +113,7 @@ def compare(record: Record, seconds: float, minutes: float, console: Console) ->
             tell(job, found, console)
     if left:
         say(console, "left", f"at least {left} runs not begun; run this again")
-    console.print(page.table_of(record, seconds), highlight=False, soft_wrap=True, markup=False)
+    show(console, page.table_of(record, seconds))
 
 
 def search_jobs(record: Record, seconds: float) -> list[Job]:
@@ -163,6 +156,8 @@ def tell(job: Job, found: dict, console: Console) -> None:
     why = f"  stopped: {found['stopped']}" if "stopped" in found else ""
     say(console, "run", f"{job.method:12s} seed {job.seed}  {how}  {score}  {found['cpu']} s{why}")
 
+
+main = command(PROG, run, interrupted="the same command goes on from what is saved")
 
 if __name__ == "__main__":
     sys.exit(main())

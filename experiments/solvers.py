@@ -217,8 +217,7 @@ def clock(config: Any, console: Console) -> None:
 
 def stability(config: Any, console: Console) -> None:
     """Search the largest learning rate of every method, then of the variants of one."""
-    for flag in ("steps", "batch_size", "every"):
-        flags.at_least(f"--{flag.replace('_', '-')}", getattr(config, flag))
+    flags.counts(config, "steps", "batch_size", "every")
     flags.check_seed(config.seed)
     from experiments.images import sources
     from experiments.solving import stability as study

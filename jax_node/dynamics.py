@@ -19,8 +19,6 @@ from jax_node.learner import Learner
 from jax_node.mlp import GRU, MLP, Linear
 from jax_node.solve import Solution, solve
 
-States = Float[Array, "*batch dim"]
-
 
 class Dynamics(nnx.Module):
     """A vector field `f(y)`, the windows' initial states, and the discrete baseline.

@@ -1,9 +1,12 @@
 """Every test may ask for float64: numerics are tested there, and float32 is asked for by name."""
 
 import atexit
+import ctypes
+import gc
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 # The tests run in one process per core; threads of their own would only contend.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -14,6 +17,23 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = programs
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
+# What tests write need not survive the machine: no file waits for the disk.
+os.fsync = lambda descriptor: None
+
 import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
+
+STATM = Path("/proc/self/statm")
+PAGES = 2 * 2**30 // os.sysconf("SC_PAGE_SIZE")  # 2 GB
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _bounded_memory():
+    """JAX keeps every program it has compiled, and a worker would grow to 6 GB."""
+    yield
+    if STATM.exists() and int(STATM.read_text().split()[1]) > PAGES:
+        jax.clear_caches()
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from experiments.classify import data
 from experiments.classify.config import Config
 from experiments.classify.resolve import learner_arguments, resolve
 from experiments.harness import frameworks
-from experiments.harness.command import guard, say
+from experiments.harness.command import command, say
 from experiments.harness.errors import ConfigError, RunError, RunFailedError
 from experiments.harness.flags import complaints
 from experiments.harness.loop import load_checkpoint
@@ -39,11 +39,6 @@ CHANGES = {"none": (0.0,), "noise": (0.1, 0.2, 0.4), "shift": (1, 2, 3), "rotati
 
 Images = UInt8[ndarray, "n height width channels"]
 Logits = Float[ndarray, "n classes"]
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    return guard("examine.py", run, arguments)
 
 
 def run(arguments: list[str], console: Console) -> None:
@@ -65,6 +60,9 @@ def run(arguments: list[str], console: Console) -> None:
         say(console, "solvers", f"{len(solvers)} solvers tested")
         found = {"images": images, "solvers": solvers}
         folder.write_json("examined.json", found)
+
+
+main = command("examine.py", run)
 
 
 def load(config: Config, folder: RunFolder) -> Dataset:

@@ -9,7 +9,7 @@ from typing import Any
 
 from experiments.classify.config import Config, Data, Solver, Training, parse
 from experiments.harness.errors import ConfigError
-from experiments.harness.flags import at_least, at_least_zero, check_seed, check_warmup, positive
+from experiments.harness.flags import at_least_zero, check_seed, check_warmup, counts, positive
 
 # A resumed run may change these: they do not change what is computed, or (epochs) say how long.
 # Data may have moved: their checksum is compared instead.
@@ -38,7 +38,7 @@ def resolve(config: Config) -> Config:
             f"--model {model.name} is unknown; choose odenet, rknet, resnet6, resnet1 or resnet "
             "with another number of blocks."
         )
-    at_least("--devices", model.devices)
+    counts(model, "devices")
     if model.framework != "jax":
         if model.devices not in (None, 1):
             raise ConfigError("--devices belongs to --framework jax; torch has one device here.")
@@ -85,23 +85,17 @@ def resolve(config: Config) -> Config:
         folder = training.start_from.expanduser().absolute()
         training = dataclasses.replace(training, start_from=folder)
     check_seed(training.seed)
-    for flag, number in (
-        ("--max-steps", solver.max_steps),
-        ("--epochs", training.epochs),
-        ("--check-gradient", training.check_gradient),
-        ("--batch-size", training.batch_size),
-        ("--limit-train", data.limit_train),
-        ("--limit-test", data.limit_test),
-    ):
-        at_least(flag, number)
+    counts(solver, "max_steps")
+    counts(training, "epochs", "check_gradient", "batch_size")
+    counts(data, "limit_train", "limit_test")
     check_warmup(training.warmup, training.epochs)
     return dataclasses.replace(config, model=model, solver=solver, training=training)
 
 
 def check_parts(data: Data) -> None:
     """Raise `ConfigError` for parts of the images that cannot be."""
-    at_least("--validation", data.validation, 0)
-    at_least("--folds", data.folds, 2)
+    counts(data, "validation", least=0)
+    counts(data, "folds", least=2)
     if (data.folds is None) != (data.fold is None):
         raise ConfigError("--folds K and --fold k go together: how many, and which one to test on.")
     if data.folds is not None and data.fold is not None and not 0 <= data.fold < data.folds:

@@ -1,4 +1,4 @@
-"""Train an application in a run folder: what dynamics.py and cnf.py share.
+"""Train an application in a run folder: what dynamics, latent_ode, cnf and augmented share.
 
 The pattern is that of mnist.py: a run's folder holds its flags, metrics, checkpoints and results,
 and a stopped run goes on with the numbers of an unbroken one.
@@ -6,6 +6,7 @@ and a stopped run goes on with the numbers of an unbroken one.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shlex
@@ -18,8 +19,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from rich.console import Console
 from tyro.conf import arg
 
-from experiments.harness import flags, loop
-from experiments.harness.command import say
+from experiments.harness import flags, frameworks, loop
+from experiments.harness.command import Main, command, say, show
 from experiments.harness.errors import ConfigError
 from experiments.harness.files import write_atomic
 from experiments.harness.provenance import environment, short
@@ -75,11 +76,17 @@ class Training:
 
     def check(self) -> None:
         """Raise `ConfigError` for a value out of range."""
-        flags.at_least("--epochs", self.epochs)
-        flags.at_least("--steps-per-epoch", self.steps_per_epoch)
+        flags.counts(self, "epochs", "steps_per_epoch")
         flags.positive("--lr", self.lr)
         flags.check_warmup(self.warmup, self.epochs)
         flags.check_seed(self.seed)
+
+
+def check_solver(config: Any) -> None:
+    """Raise `ConfigError` unless --solver is one that steps from observation to observation."""
+    known, solver = frameworks.module(config.model.framework, "irregular").METHODS, config.solver
+    if solver.solver not in known:
+        raise ConfigError(f"--solver {solver.solver} is unknown here; choose {', '.join(known)}.")
 
 
 def parse(
@@ -106,19 +113,173 @@ def parse(
     return config, folder
 
 
-def learner(module: Any, config: Any, *arguments: Any, **options: Any) -> Any:
-    """`module.learner` with these and the flags of `Backend`, `ConfigError` if it refuses them."""
-    model = config.model
-    options |= {
-        "seed": config.training.seed, "precision": model.precision, "device": model.device
-    }  # fmt: skip
+@dataclass(frozen=True)
+class Plan:
+    """What a command line asks for.
+
+    Attributes:
+        config: its flags, checked and resolved.
+        title: of the data, in words.
+        names: of dataset and model, for the name of a run folder.
+        source: of the data, as flags name it.
+        shape: what the module's `learner` takes first.
+        options: what it takes by name, besides the flags of `Backend` and the seed.
+        work: all that is done in the run folder.
+    """
+
+    config: Any
+    title: str
+    names: tuple[str, str]
+    source: str
+    shape: Any
+    options: dict[str, Any]
+    work: Callable[[Session], None]
+
+
+@dataclass(frozen=True)
+class Session:
+    """A run under way, in its locked folder; `module` has the framework's functions for it."""
+
+    config: Any
+    title: str
+    folder: RunFolder
+    module: Any
+    learner: Any
+    console: Console
+
+    def apply(self, function: str, **arrays: Any) -> Any:
+        """The module's `function` of the model with its present weights."""
+        return self.learner.apply(getattr(self.module, function), **arrays)
+
+    def train(
+        self,
+        batch: Callable[[int], dict[str, Any]],
+        evaluate: Callable[[int], dict[str, Any]],
+        line: Callable[[dict[str, Any], int], str],
+    ) -> list[dict[str, Any]]:
+        """Train from the last saved epoch to the last one asked for; returns all epochs' rows.
+
+        `batch(step)` must depend on nothing but the step. `evaluate(epoch)` returns metrics,
+        `score` (lower is better) among them. `line` words a row. Raises `RunFailedError`.
+        """
+        steps = self.config.training.steps_per_epoch
+        rows = self.folder.rewind()
+        loop.load_checkpoint(self.learner, self.folder.last)
+        batches = lambda epoch: (batch(step) for step in range((epoch - 1) * steps, epoch * steps))
+        loop.train(
+            self.folder, rows, self.learner, self.config, steps, batches, evaluate, self.console,
+            status=_status, line=line,
+        )  # fmt: skip
+        return rows
+
+    def frames(self) -> Path:
+        """The folder for what each epoch gives to an animation."""
+        path = self.folder.path / "frames"
+        path.mkdir(exist_ok=True)
+        return path
+
+    def finish(
+        self, rows: list[dict[str, Any]], results: dict[str, Any], text: str, heading: str = ""
+    ) -> None:
+        """Write summary.json, and summary.md with the command to repeat it; print `text`."""
+        per_epoch = statistics.median(row["seconds_train"] for row in rows)
+        seconds = sum(row["seconds_train"] + row["seconds_eval"] for row in rows)
+        summary = {
+            "data": self.title,
+            **results,
+            "run": str(self.folder.path),
+            "epochs": len(rows),
+            "parameters": self.learner.parameter_count,
+            "seconds_per_step": per_epoch / self.config.training.steps_per_epoch,
+            "seconds_total": seconds,
+            "device": self.learner.device_name,
+        }
+        self.folder.write_json("summary.json", summary)
+        config = self.folder.read_json("config.json")
+        commands = "; ".join(f"`{command}`" for command in config["commands"])
+        footer = (
+            f"\n{commands}: seed {config['flags']['training']['seed']}, {len(rows)} epochs, "
+            f"{seconds:.0f} s on {self.learner.device_name} (load average "
+            f"{os.getloadavg()[2]:.0f} on {os.cpu_count()} cores), "
+            f"{self.learner.parameter_count:,} parameters, commit {short(config['git_commit'])}.\n"
+        )
+        write_atomic(self.folder.path / "summary.md", heading + text + footer)
+        show(self.console, text)
+        say(self.console, "run", f"{self.folder.path} ({seconds:.0f} s)")
+
+
+def main(
+    prog: str,
+    examples: str,
+    name: str,
+    default: Config,
+    smoke: Config,
+    plan: Callable[[Config], Plan],
+) -> Main:
+    """The `main` of an application: its flags, its run folder, its learner, and then its work.
+
+    Args:
+        prog: the command's file.
+        examples: what `--help` shows last.
+        name: of the module with `learner`, the same in both frameworks.
+        default: flags that are not given.
+        smoke: the same under --smoke.
+        plan: from flags to what is done; raises `ConfigError` and `DataError`.
+    """
+
+    def run(arguments: list[str], console: Console) -> None:
+        config, folder = parse(prog, examples, arguments, default, smoke)
+        with contextlib.ExitStack() as locks:
+            if folder:
+                locks.enter_context(folder)
+            made = plan(config)
+            say(console, "data", made.title)
+            module = frameworks.module(made.config.model.framework, name)
+            trained = _learner(module, made)
+            folder = _start(prog, made, folder, trained, arguments, console)
+            locks.enter_context(folder)
+            made.work(Session(made.config, made.title, folder, module, trained, console))
+
+    return command(prog, run)
+
+
+def _learner(module: Any, plan: Plan) -> Any:
+    model, seed = plan.config.model, plan.config.training.seed
+    backend = {"seed": seed, "precision": model.precision, "device": model.device}
     try:
-        return module.learner(*arguments, **options)
+        return module.learner(plan.shape, **plan.options, **backend)
     except ValueError as error:
         raise ConfigError(f"{error}.") from None
 
 
-def command_line(prog: str, arguments: Sequence[str]) -> str:
+def _start(
+    prog: str,
+    plan: Plan,
+    folder: RunFolder | None,
+    learner: Any,
+    arguments: Sequence[str],
+    console: Console,
+) -> RunFolder:
+    """Open a new folder or note the resumption of an old one."""
+    say(console, "device", f"{learner.device_name}; {learner.parameter_count:,} parameters")
+    record = {
+        "flags": flags.to_json(plan.config),
+        "data": {"title": plan.title, "source": plan.source},
+        "device": learner.device_name,
+        "parameters": learner.parameter_count,
+        **environment(learner.versions),
+        "commands": [_command_line(prog, arguments)],
+    }
+    if folder is None:
+        framework, seed = plan.config.model.framework, plan.config.training.seed
+        path = plan.config.run.out or default_folder(*plan.names, framework, seed)
+        return RunFolder.create(path, record)
+    say(console, "resume", f"{folder.path} after epoch {folder.epoch}")
+    folder.resume(record)
+    return folder
+
+
+def _command_line(prog: str, arguments: Sequence[str]) -> str:
     """The command as a reader would give it: without the folder for its results."""
     kept, skip = [], False
     for argument in arguments:
@@ -126,88 +287,6 @@ def command_line(prog: str, arguments: Sequence[str]) -> str:
             kept.append(argument)
         skip = argument == "--out"
     return shlex.join(["python", f"experiments/{prog}", *kept])
-
-
-def start(
-    prog: str,
-    names: tuple[str, str],
-    config: Any,
-    folder: RunFolder | None,
-    learner: Any,
-    data: dict[str, Any],
-    arguments: Sequence[str],
-    console: Console,
-) -> RunFolder:
-    """Open a new folder (for `names`, dataset and model) or note the resumption of an old one."""
-    say(console, "device", f"{learner.device_name}; {learner.parameter_count:,} parameters")
-    record = {
-        "flags": flags.to_json(config),
-        "data": data,
-        "device": learner.device_name,
-        "parameters": learner.parameter_count,
-        **environment(learner.versions),
-        "commands": [command_line(prog, arguments)],
-    }
-    if folder is None:
-        path = config.run.out or default_folder(
-            *names, config.model.framework, config.training.seed
-        )
-        return RunFolder.create(path, record)
-    say(console, "resume", f"{folder.path} after epoch {folder.epoch}")
-    record["commands"] = folder.read_json("config.json")["commands"] + record["commands"]
-    folder.write_json("config.json", record)
-    return folder
-
-
-def train(
-    prog: str,
-    folder: RunFolder,
-    learner: Any,
-    config: Any,
-    batch: Callable[[int], dict[str, Any]],
-    evaluate: Callable[[int], dict[str, Any]],
-    console: Console,
-    line: Callable[[dict[str, Any], int], str],
-) -> list[dict[str, Any]]:
-    """Train from the last saved epoch to the last one asked for; returns the rows of all epochs.
-
-    `batch(step)` must depend on nothing but the step. `evaluate(epoch)` returns metrics, `score`
-    (lower is better) among them. `line` words a row. Raises `RunFailedError`.
-    """
-    steps = config.training.steps_per_epoch
-    rows = folder.rewind()
-    loop.load_checkpoint(learner, folder.last)
-    batches = lambda epoch: (batch(step) for step in range((epoch - 1) * steps, epoch * steps))
-    loop.train(
-        folder, rows, learner, config, steps, batches, evaluate, console, status=_status, line=line
-    )
-    return rows
-
-
-def costs(rows: list[dict[str, Any]], config: Any, learner: Any) -> dict[str, Any]:
-    """What every summary.json says about time and size."""
-    per_epoch = statistics.median(row["seconds_train"] for row in rows)
-    return {
-        "epochs": len(rows),
-        "parameters": learner.parameter_count,
-        "seconds_per_step": per_epoch / config.training.steps_per_epoch,
-        "seconds_total": sum(row["seconds_train"] + row["seconds_eval"] for row in rows),
-        "device": learner.device_name,
-    }
-
-
-def write_summary(folder: RunFolder, summary: dict[str, Any], text: str) -> None:
-    """Write summary.json, and summary.md: `text`, with what a reader needs to repeat it."""
-    folder.write_json("summary.json", summary)
-    config = folder.read_json("config.json")
-    commands = "; ".join(f"`{command}`" for command in config["commands"])
-    footer = (
-        f"\n{commands}: seed {config['flags']['training']['seed']}, {summary['epochs']} epochs, "
-        f"{summary['seconds_total']:.0f} s on {summary['device']} (load average "
-        f"{os.getloadavg()[2]:.0f} on {os.cpu_count()} cores), "
-        f"{summary['parameters']:,} parameters, commit {short(config['git_commit'])}.\n"
-    )
-    write_atomic(folder.path / "summary.md", text + footer)
 
 
 def _status(metrics: dict[str, float]) -> str:

@@ -8,11 +8,14 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from experiments.harness import malloc
 from experiments.harness.errors import ConfigError, DataError, RunError, RunFailedError
+
+Main = Callable[..., int]
 
 # Parameters of the libraries that are flags here.
 FLAGS = {"learning_rate": "lr"} | {
@@ -71,6 +74,20 @@ def guard(
     return 0
 
 
+def command(prog: str, run: Callable[[list[str], Console], None], **options: Any) -> Main:
+    """The `main` of a command: runs the command line, or `arguments`; returns the exit code."""
+
+    def main(arguments: Sequence[str] | None = None) -> int:
+        return guard(prog, run, arguments, **options)
+
+    return main
+
+
 def say(console: Console, topic: str, text: str) -> None:
     """Print one line of the header."""
-    console.print(f"{topic:9s} {text}", highlight=False, soft_wrap=True, markup=False)
+    show(console, f"{topic:9s} {text}")
+
+
+def show(console: Console, text: str) -> None:
+    """Print text as it is."""
+    console.print(text, highlight=False, soft_wrap=True, markup=False)

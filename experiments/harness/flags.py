@@ -133,6 +133,12 @@ def at_least(flag: str, value: int | None, least: int = 1) -> None:
         raise ConfigError(f"{flag} is {value}; a whole number of at least {least} expected.")
 
 
+def counts(group: Any, *names: str, least: int = 1) -> None:
+    """`at_least` for the flags of these names in a group."""
+    for name in names:
+        at_least(f"--{name.replace('_', '-')}", getattr(group, name), least)
+
+
 def fraction(flag: str, value: float) -> None:
     """Raise `ConfigError` unless `value` is at least 0 and below 1."""
     if not 0 <= value < 1:

@@ -71,6 +71,15 @@ class RunFolder:
             run._index = run.read_json("checkpoints/index.json")
         return run
 
+    def resume(self, config: dict[str, Any]) -> None:
+        """Replace config.json by that of a run that goes on, which adds to the `commands` in it.
+
+        The code it goes on with is kept as `create` keeps it, if it is dirty.
+        """
+        commands = self.read_json("config.json")["commands"] + config["commands"]
+        self.write_json("config.json", config | {"commands": commands})
+        keep_changes(self.path, config.get("git_commit"), f"changes-epoch-{self.epoch:04d}.diff")
+
     def __enter__(self) -> RunFolder:
         return self
 

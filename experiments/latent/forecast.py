@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -21,7 +21,7 @@ from experiments.latent.predictions import BAND, Trained, coverage, rmse
 from experiments.latent.windows import UNITS, Observed, Windows
 from experiments.series.series import Series, plain, read_csv
 
-ENCODER, BATCH, KL_STEPS, SAMPLES = "ODE-RNN", 100, 1000, 200
+ENCODER, BATCH, SAMPLES = "ODE-RNN", 100, 200
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def fit(
     trained = _build(options, data)
     for step in range(steps):
         now = learning_rate("cosine", rate, step=step, steps_per_epoch=1, epochs=steps)
-        trained.learner.train_step(_batch(data, options, step), now)
+        trained.learner.train_step(data.batch(step, BATCH, latent, seed), now)
     return Model(series.names, options, _validate(trained), trained, last)
 
 
@@ -209,15 +209,6 @@ def _build(options: Options, data: Windows) -> Trained:
         seed=options.seed, solver="midpoint", precision="float32", device="cpu",
     )  # fmt: skip
     return Trained(module, learner, data, options.latent)
-
-
-def _batch(data: Windows, options: Options, step: int) -> dict[str, Any]:
-    generator = np.random.default_rng([options.seed, 0, step])
-    return {
-        **data.train[generator.integers(0, len(data.train), BATCH)].arrays(),
-        "noise": generator.normal(size=(BATCH, options.latent)),
-        "kl": np.array(min(1.0, step / KL_STEPS)),
-    }
 
 
 def _validate(trained: Trained) -> dict[str, float]:

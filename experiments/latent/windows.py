@@ -16,6 +16,7 @@ from numpy import ndarray
 from experiments.harness.errors import DataError
 from experiments.series.series import Series
 
+KL_STEPS = 1000  # in which the weight of the divergence grows from 0 to 1
 UNITS = 6.0  # of model time in the observed stretch of a real series; a spiral's has 3.7
 
 
@@ -83,6 +84,16 @@ class Windows:
     scale: float
     mean: Float[ndarray, " channels"]
     deviation: Float[ndarray, " channels"]
+
+    def batch(self, step: int, size: int, latent: int, seed: int) -> dict[str, ndarray]:
+        """What a training step learns from: random windows, noise, the divergence's weight."""
+        generator = np.random.default_rng([seed, 0, step])
+        rows = generator.integers(0, len(self.train), size)
+        return {
+            **self.train[rows].arrays(),
+            "noise": generator.normal(size=(size, latent)),
+            "kl": np.array(min(1.0, step / KL_STEPS)),
+        }
 
 
 def pack(rows: Sequence[tuple[ndarray, ndarray]]) -> Observed:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +18,7 @@ from rich.console import Console
 from tyro.conf import arg
 
 from experiments.harness import flags
-from experiments.harness.command import guard
+from experiments.harness.command import command, show
 from experiments.harness.files import write_atomic
 from experiments.harness.markdown import table
 from experiments.harness.provenance import environment, short
@@ -48,29 +47,22 @@ class Config:
     """Where to write summary.md."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    return guard(PROG, run, arguments)
-
-
 def run(arguments: list[str], console: Console) -> None:
     """Everything `main` does, with errors as exceptions."""
     config = flags.parse(PROG, EXAMPLES, arguments, Config())
-    for flag, value, least in (
-        ("--samples", config.samples, 1),
-        ("--observations", config.observations, 2),
-        ("--width", config.width, 1),
-        ("--repeats", config.repeats, 1),
-    ):
-        flags.at_least(flag, value, least)
+    flags.counts(config, "samples", "width", "repeats")
+    flags.counts(config, "observations", least=2)
     if config.out and not config.out.is_dir():
         raise flags.ConfigError(f"--out {config.out} is no folder; make it first.")
     text = clocks(config) + "\n" + padding(config)
     commit = short(environment({})["git_commit"])
     text += f"\n`python experiments/{PROG}`: seed 0, float32, commit {commit}.\n"
-    console.print(text, highlight=False, soft_wrap=True, markup=False)
+    show(console, text)
     if config.out:
         write_atomic(config.out / "summary.md", text)
+
+
+main = command(PROG, run)
 
 
 def clocks(config: Config) -> str:

@@ -70,8 +70,7 @@ def resolve(data: Data) -> Data:
     flags.positive("--train-fraction", data.train_fraction)
     flags.fraction("--train-fraction", data.train_fraction)
     flags.fraction("--missing", data.missing)
-    if not 0 <= data.noise < np.inf:
-        raise ConfigError(f"--noise is {data.noise}; a number of at least 0 expected.")
+    flags.at_least_zero("--noise", data.noise)
     if (data.system == "csv") != (data.csv is not None):
         raise ConfigError("--system csv and --csv FILE go together; one of them is missing.")
     observations = data.observations

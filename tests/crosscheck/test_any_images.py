@@ -8,7 +8,8 @@ from crosscheck import jax_side, trained, training
 from jax_node.models import SMALLEST
 from torch_node import models
 
-SHAPES = {(32, 32, 3): 7, (17, 23, 2): 2, (SMALLEST, SMALLEST, 1): 12}
+NOT_SQUARE = (17, 23, 2)
+SHAPES = {(32, 32, 3): 7, NOT_SQUARE: 2, (SMALLEST, SMALLEST, 1): 12}
 
 
 def twins(shape, downsampling, norm="group"):
@@ -33,8 +34,9 @@ def test_both_frameworks_predict_and_learn_the_same(shape, downsampling):
         np.testing.assert_allclose(logits["jax"], logits["torch"], rtol=1e-10, atol=1e-11)
         losses = [side.train_step(batch, 0.01)["loss"] for side in sides.values()]
         assert losses[0] == pytest.approx(losses[1], rel=1e-10)
-        path = [side.trajectory(batch["images"], [0.0, 1.0]) for side in sides.values()]
-        assert path[0].states.shape == path[1].states.shape
+        if shape == NOT_SQUARE:  # the one that can be transposed
+            path = [side.trajectory(batch["images"], [0.0, 1.0]) for side in sides.values()]
+            assert path[0].states.shape == path[1].states.shape
 
 
 def test_channels_come_in_their_order():

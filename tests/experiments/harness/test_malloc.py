@@ -36,10 +36,10 @@ def test_a_command_starts_anew_once_unless_tuned(given, begins, tunable):
 
 
 STEPS = """
-import resource, sys
-from experiments.speed import contests
+import resource
 from experiments.harness.malloc import restart_with_kept_memory
 restart_with_kept_memory()
+from experiments.speed import contests
 learner = contests.make_learner("jax", ["--model", "resnet1", "--devices", "2"])
 batch = contests.digits(64)
 faults = []
