@@ -68,7 +68,9 @@ def draw(record: Record, folder: Path, prefix: str) -> dict[str, str]:
 
 def curves(record: Record) -> Figure | None:
     """Training loss, validation loss and test error against the epoch: means over runs."""
-    names = [name for name in grid.MAIN if done(record, name)]
+    # By either gradient ODE-Net is the same network: one line is enough.
+    one = "odenet" if done(record, "odenet") else "odenet-adjoint"
+    names = [name for name in (*grid.MAIN[:-1], one) if done(record, name)]
     if not names:
         return None
     rows = [row for name in names for run in done(record, name) for row in run["rows"]]
@@ -90,10 +92,27 @@ def curves(record: Record) -> Figure | None:
 
 def characteristics(record: Record) -> Figure | None:
     """Figure 3 of the paper: error, time and backward NFE against forward NFE; NFE in training."""
-    if not done(record, "odenet"):
+    names = [name for name in ("odenet", "odenet-adjoint") if done(record, name)]
+    if not names:
         return None
-    figure, axes = _figure(4)
-    for name in ("odenet", "odenet-adjoint"):
+    looked_at = any("examined" in run for name in names for run in done(record, name))
+    figure, axes = _figure(4 if looked_at else 1)
+    if looked_at:
+        _against_nfe(axes, record, names)
+    ends, labels = [], []
+    for name in names:
+        for way, dash in (("forward", "-"), ("backward", ":")):
+            ends.append(_line(axes[-1], record, name, f"nfe_{way}", dash))
+            labels.append((f"{SHORT[name].partition(', ')[2]}, {way}", COLORS[name]))
+    axes[-1].set(title="d) NFE in training", xlabel="epoch", ylim=(0, None))
+    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    label_ends(axes[-1], ends, labels)
+    return figure
+
+
+def _against_nfe(axes: Sequence[Axes], record: Record, names: Sequence[str]) -> None:
+    """Panels a to c: error, time and backward NFE of trained networks at several tolerances."""
+    for name in names:
         rows = {key: of for key, of in solver_rows(record, name).items() if key[0] == "dopri5"}
         if not rows:
             continue
@@ -110,17 +129,8 @@ def characteristics(record: Record) -> Figure | None:
     axes[0].set(title="a) Error of the logits", xlabel="NFE forward", yscale="log")
     axes[1].set(title="b) Time of a training step (s)", xlabel="NFE forward")
     axes[2].set(title="c) NFE backward", xlabel="NFE forward")
-    ends, labels = [], []
-    for name in ("odenet", "odenet-adjoint"):
-        for way, dash in (("forward", "-"), ("backward", ":")) if done(record, name) else ():
-            ends.append(_line(axes[3], record, name, f"nfe_{way}", dash))
-            labels.append((f"{SHORT[name].partition(', ')[2]}, {way}", COLORS[name]))
-    axes[3].set(title="d) NFE in training", xlabel="epoch", ylim=(0, None))
-    axes[3].xaxis.set_major_locator(MaxNLocator(integer=True))
-    label_ends(axes[3], ends, labels)
     if axes[2].collections:
         axes[2].legend(frameon=False, fontsize=8)
-    return figure
 
 
 def depth(record: Record) -> Figure | None:

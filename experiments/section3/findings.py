@@ -98,7 +98,9 @@ def _compared(*names: str, against: str = "odenet") -> Callable[[Record], Table]
 
 BLOCKS: dict[str, Callable[[Record], Table | str]] = {
     "table1": tables.table1,
-    "differences": _compared(*grid.TABLE1),
+    "differences": lambda record: tables.comparisons(
+        record, evidence.compared(record), grid.MAIN_PAIRS
+    ),
     "base-rate": base_rate,
     "disagreements": lambda record: tables.disagreements(record, grid.ROWS),
     "rates": tables.chosen_rates,

@@ -138,6 +138,9 @@ PAIRS = tuple(
     )
 )
 
+# Of these, those of the models of the paper's table 1.
+MAIN_PAIRS = tuple(pair for pair in PAIRS if set(pair) <= set(TABLE1))
+
 VARIANTS = _VARIANTS | {v.name: v for v in rates.tried([_VARIANTS[name] for name in RATED])}
 
 # What the four questions rest on: with three seeds Student's t alone makes an interval wide.
