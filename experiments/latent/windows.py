@@ -14,7 +14,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from experiments.harness.errors import DataError
-from experiments.series.series import Series
+from experiments.series.series import Series, scale_of
 
 KL_STEPS = 1000  # in which the weight of the divergence grows from 0 to 1
 UNITS = 6.0  # of model time in the observed stretch of a real series; a spiral's has 3.7
@@ -121,9 +121,7 @@ def problem(
 ) -> Windows:  # fmt: skip
     """A problem whose channels have mean 0 and deviation 1 over the training observations."""
     known = [train.values[..., c][train.mask[..., c] > 0] for c in range(len(names))]
-    mean, deviation = (np.array([f(k) for k in known]) for f in (np.mean, np.std))
-    for name in np.array(names)[deviation == 0]:
-        raise DataError(f"channel {name} never changes; leave it out.")
+    mean, deviation = scale_of(names, known)
 
     def change(part: Observed) -> Observed:
         return Observed(part.times, (part.values - mean) / deviation * part.mask, part.mask)

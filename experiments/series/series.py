@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,11 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|[+-]?inf(inity)?", 
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars", " ": "spaces"}
 
 
+# Gaps between times shall be known to a per cent.
+RESOLVED = 100
+TIMES = ("time", "t", "date", "timestamp")
+
+
 def plain(number: float) -> str:
     """All digits of a number and no more: unix times that differ look different."""
     return repr(float(number)).removesuffix(".0")
@@ -31,8 +36,9 @@ def plain(number: float) -> str:
 class Series:
     """Times in increasing order and the values observed then; NaN where one was not.
 
-    Raises `DataError` for times that are not finite, not increasing or repeated, for fewer than
-    two of them, for infinite values, and for a channel that was never observed.
+    Raises `DataError` for times that are not finite, not increasing, repeated, or closer to each
+    other than they can be told apart; for fewer than two of them; for infinite values; and for a
+    channel that was never observed, or has no name or that of another.
     """
 
     times: Float[ndarray, " times"]
@@ -60,6 +66,17 @@ class Series:
                 else (f"is followed by {plain(times[row + 1])}", "sort the observations by time")
             )
             raise DataError(f"time {plain(times[row])} {fault}, but times must increase; {cure}.")
+        closest, digit = int(np.argmin(steps)), np.spacing(np.abs(times).max())
+        if steps[closest] < RESOLVED * digit:
+            raise DataError(
+                f"times {plain(times[closest])} and {plain(times[closest + 1])} are too close to "
+                f"each other: at their size numbers are {digit:.1g} apart; count time from a later "
+                "zero."
+            )
+        for column, name in enumerate(self.names):
+            if not name or name in self.names[:column]:
+                fault = f"is named {name}, as another is" if name else "has no name"
+                raise DataError(f"column {column + 2} {fault}; name it, or leave it out.")
         if np.isinf(values).any():
             row, channel = (int(i) for i in np.argwhere(np.isinf(values))[0])
             raise DataError(
@@ -94,6 +111,23 @@ class Series:
                 raise DataError(f"channel {name} is not observed in the part to {use}.")
         first, rest = (Series(self.times[p], self.values[p], self.names) for p in parts)
         return first, rest
+
+
+def scale_of(
+    names: tuple[str, ...], channels: Sequence[Float[ndarray, " known"]]
+) -> tuple[Float[ndarray, " channels"], Float[ndarray, " channels"]]:
+    """Mean and deviation of each channel's known values.
+
+    Raises `DataError` for a channel that changes by no more than rounding, or that is too large.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, deviation = (np.array([f(known) for known in channels]) for f in (np.mean, np.std))
+    for name, known, width in zip(names, channels, deviation, strict=True):
+        if width <= 8 * np.finfo(float).eps * np.abs(known).max():
+            raise DataError(f"channel {name} never changes; leave it out.")
+        if not np.isfinite(width):
+            raise DataError(f"channel {name} is too large to be scaled; give it in another unit.")
+    return mean, deviation
 
 
 def read_csv(path: Path) -> Series:
@@ -137,8 +171,19 @@ def _lines(reader: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
 def _check_header(path: Path, number: int, header: list[str]) -> None:
     """Refuse a file whose first row is data, or is not cut into columns by commas."""
     shown = f"line {number} of {path}, {','.join(header)!r},"
-    if NUMBER.fullmatch(header[0].strip()):
+    first, *others = (name.strip() for name in header)
+    # A first cell without a letter, such as `1,000` or none, is no name if the others are numbers.
+    number_like = not re.search("[^\\W\\d_]", first) or first.lower() in ("na", "null", "none")
+    if NUMBER.fullmatch(first) or (others and number_like and all(map(NUMBER.fullmatch, others))):
         raise DataError(f"{shown} is of numbers; add a header before it, such as time,x,y.")
+    if not first and others:
+        raise DataError(
+            f"{shown} has no name for its first column, which has to be the time; an index, as "
+            "pandas writes it without index=False, is none."
+        )
+    late = [name for name in others if name.lower() in TIMES]
+    if late and first.lower() not in TIMES:
+        raise DataError(f"{shown} has {late[0]} in a later column; the first has to be the time.")
     if len(header) < 2:
         for separator, name in SEPARATORS.items():
             if separator in header[0].strip():

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from experiments.harness.errors import DataError
-from experiments.series.series import Series, plain
+from experiments.series.series import Series, plain, scale_of
 
 Predict = Callable[[ndarray, ndarray], ndarray]
 
@@ -71,9 +71,7 @@ def prepare(series: Sequence[Series], window: int, *, log: bool) -> Shooting:
     """
     rows = [np.log(s.values) if log else s.values for s in series]
     stacked = np.concatenate(rows)
-    mean, deviation = np.nanmean(stacked, axis=0), np.nanstd(stacked, axis=0)
-    for channel in np.flatnonzero(deviation == 0):
-        raise DataError(f"channel {series[0].names[channel]} never changes; leave it out.")
+    mean, deviation = scale_of(series[0].names, [c[~np.isnan(c)] for c in stacked.T])
     gaps = np.concatenate([np.diff(s.times) for s in series])
     steps = np.concatenate(
         [np.diff(_fill(s.times, r), axis=0) for s, r in zip(series, rows, strict=True)]
@@ -98,7 +96,8 @@ def prepare(series: Sequence[Series], window: int, *, log: bool) -> Shooting:
             mask = (~np.isnan(values[piece])).astype(float)
             if cut:
                 mask[0] = 0
-            parts["times"].append(_pad(times[piece], window + 1, "edge"))
+            # From its own start: in float32 the gaps of a long series would be lost in its length.
+            parts["times"].append(_pad(times[piece] - times[cut], window + 1, "edge"))
             parts["values"].append(_pad(np.nan_to_num(values[piece]), window + 1, "constant"))
             parts["mask"].append(_pad(mask, window + 1, "constant"))
             index = len(parts["next"])
