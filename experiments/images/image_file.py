@@ -63,10 +63,11 @@ def resized(path: Path, shape: tuple[int, int, int]) -> tuple[ndarray, str]:
 def _load(path: Path) -> tuple[ndarray, list[str]]:
     """Grey values in [0, 1], upright, and in words what was done to get them."""
     if not path.is_file():
-        raise DataError(f"{path} is not there.")
+        raise DataError(f"{path} is {'no file' if path.exists() else 'not there'}.")
     try:
         if path.suffix.lower() == ".npy":
-            return _grey(np.load(path, allow_pickle=False)), []
+            with path.open("rb") as file:  # `np.load` would take an archive of several, too
+                return _grey(np.lib.format.read_array(file, allow_pickle=False)), []
         with Image.open(path) as image:
             frames, turned = getattr(image, "n_frames", 1), image.getexif().get(ORIENTATION, 1)
             done = [f"the first of {frames} frames"] if frames > 1 else []
@@ -79,7 +80,7 @@ def _load(path: Path) -> tuple[ndarray, list[str]]:
     except (
         OSError, ValueError, EOFError, SyntaxError, struct.error, Image.DecompressionBombError,
     ) as error:  # fmt: skip
-        raise DataError(f"{path} cannot be read as an image: {error}.") from None
+        raise DataError(f"{path} cannot be read as an image: {str(error).rstrip('.')}.") from None
 
 
 def _values(image: Image.Image) -> ndarray:

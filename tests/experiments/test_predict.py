@@ -147,6 +147,7 @@ def test_of_an_animation_the_first_frame_is_taken_and_named(seven, tmp_path):
         ("nowhere.png", None, "is not there"),
         ("text.png", b"hello", "is no image"),
         ("cut.npy", b"\x93NUMPY", "cannot be read"),
+        ("archive.npy", b"PK\x03\x04", "cannot be read as an image"),
         ("flat.npy", np.ones((40, 40)), "is blank"),
         ("many.npy", np.ones((3, 40, 40, 3)), "one picture expected"),
         ("words.npy", np.array([["a"]]), "finite numbers"),
