@@ -36,4 +36,6 @@ def _bounded_memory():
     if STATM.exists() and int(STATM.read_text().split()[1]) > PAGES:
         jax.clear_caches()
         gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it
+        if trim:
+            trim(0)
