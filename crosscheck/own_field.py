@@ -87,8 +87,8 @@ def compare(
         A `Comparison`: `passed`, `failures`, `print()`.
 
     Raises:
-        ValueError: a solver that one side lacks, times off the step grid, or parameters that do
-            not fit the module.
+        ValueError: a solver that one side lacks, times off the step grid, parameters that do not
+            fit the module, or a field that returns nothing.
     """
     times = np.asarray(ts, np.float64)
     if times.ndim != 1 or len(times) < 2 or not (np.diff(times) * np.diff(times)[0] > 0).all():
@@ -99,9 +99,11 @@ def compare(
     step = float(intervals.min() / 8 if step_size is None else step_size)
     problem = Problem(
         name,
-        lambda t, z, params: field_jax(t, z, params),  # hashable, whatever the field is
-        field_torch,
-        {key: np.asarray(value, np.float64) for key, value in params.items()},
+        _returning("field_jax", field_jax),  # hashable, whatever the field is
+        field_torch
+        if isinstance(field_torch, nn.Module)
+        else _returning("field_torch", field_torch),
+        {key: np.asarray(value, np.float64) for key, value in (params or {}).items()},
         np.asarray(z0, np.float64),
         times,
         axes=None if axes is None else tuple(axes),
@@ -137,3 +139,13 @@ def compare(
                 Check(group, case, "jax", "torch", np.nan, 0.0, "solves end", quantity=f"{error}:")
             )
     return Comparison(found)
+
+
+def _returning(name: str, field: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
+    def checked(t: Any, z: Any, params: Any) -> Any:
+        slope = field(t, z, params)
+        if slope is None:
+            raise ValueError(f"`{name}` returned None: return dz/dt")
+        return slope
+
+    return checked

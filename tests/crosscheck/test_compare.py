@@ -63,9 +63,11 @@ def test_layouts_may_differ():
         ({"step_size": 0.3}, "not multiples of the step 0.3"),
         ({"ts": [0.0, 1.0, 0.5]}, "all increasing or decreasing"),
         ({"params": {"linear.bias": np.zeros(2)}}, r"lack linear\.weight"),
+        ({"field_jax": lambda t, z, params: None}, "`field_jax` returned None"),
+        ({"field_torch": lambda t, z, params: None}, "`field_torch` returned None"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(change, message):
-    arguments = {"params": PARAMS, "z0": Z0, "ts": TS, "solvers": ("euler",)} | change
+    given = {"field_jax": in_jax, "field_torch": Twin(), "params": PARAMS, "z0": Z0, "ts": TS}
     with pytest.raises(ValueError, match=message):
-        compare(in_jax, Twin(), **arguments)
+        compare(**given | {"solvers": ("euler",)} | change)
