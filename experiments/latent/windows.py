@@ -106,12 +106,15 @@ def padding(observed: Observed) -> tuple[float, float]:
 
 def problem(
     title: str, names: tuple[str, ...], train: Observed, test: Questions, stretch: float, unit: str,
-    scale: float,
+    scale: float, rounding: Float[ndarray, " channels"] | float = 0.0,
 ) -> Windows:  # fmt: skip
-    """A problem whose channels have mean 0 and deviation 1 over the training observations."""
+    """A problem whose channels have mean 0 and deviation 1 over the training observations.
+
+    Raises DataError for a channel whose deviation is at most `rounding`.
+    """
     known = [train.values[..., c][train.mask[..., c] > 0] for c in range(len(names))]
     mean, deviation = (np.array([f(k) for k in known]) for f in (np.mean, np.std))
-    for name in np.array(names)[deviation == 0]:
+    for name in np.array(names)[deviation <= rounding]:
         raise DataError(f"channel {name} never changes; leave it out.")
 
     def change(part: Observed) -> Observed:
@@ -187,4 +190,6 @@ def cut(
         f"{title}: {len(train)} windows of {stretch:g} with {observations} observations, "
         f"{len(rows['observed'])} later ones to test"
     )
-    return problem(title, series.names, pack(train), test, UNITS, unit, 1 / factor)
+    # What is left of a constant when its mean is taken off, which adds up 1,000 numbers or so.
+    rounding = 32 * np.finfo(float).eps * np.nanmax(np.abs(series.values), axis=0)
+    return problem(title, series.names, pack(train), test, UNITS, unit, 1 / factor, rounding)

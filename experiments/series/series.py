@@ -9,6 +9,7 @@ import csv
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,10 @@ from experiments.harness.errors import DataError
 
 # What float() takes besides, `1_0` and digits of other scripts, is more likely a mistake.
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|[+-]?inf(inity)?", re.A | re.I)
+TIMES = ("time", "times", "timestamp", "date", "datetime")
+LARGEST = 1e150  # of a value: deviations square it
+# Of an interval between times, the part that rounding them may move, as in `solve`.
+RESOLVED = 1e-3
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars", " ": "spaces"}
 
 
@@ -60,11 +65,12 @@ class Series:
                 else (f"is followed by {plain(times[row + 1])}", "sort the observations by time")
             )
             raise DataError(f"time {plain(times[row])} {fault}, but times must increase; {cure}.")
-        if np.isinf(values).any():
-            row, channel = (int(i) for i in np.argwhere(np.isinf(values))[0])
+        if (np.abs(values) > LARGEST).any():
+            row, channel = (int(i) for i in np.argwhere(np.abs(values) > LARGEST)[0])
             raise DataError(
-                f"{self.names[channel]} is infinite at time {plain(times[row])}; a number, or NaN "
-                "for a missing value, expected."
+                f"{self.names[channel]} is {plain(values[row, channel])} at time "
+                f"{plain(times[row])}; a number whose square is finite, or NaN for a missing "
+                "value, expected."
             )
         for name in np.array(self.names)[np.isnan(values).all(0)]:
             raise DataError(
@@ -111,7 +117,7 @@ def read_csv(path: Path) -> Series:
         raise DataError(f"{path} is empty; a header and lines of numbers expected.")
     (first, header), *lines = lines
     _check_header(path, first, header)
-    rows = []
+    rows, times = [], []
     for number, line in lines:
         cells = [cell.strip() for cell in line]
         readable = all(NUMBER.fullmatch(cell) or not cell for cell in cells)
@@ -121,6 +127,13 @@ def read_csv(path: Path) -> Series:
                 "the first of them the time (others may be empty, or nan, if not observed)."
             )
         rows.append([float(cell or "nan") for cell in cells])
+        times.append(Decimal(cells[0]))
+    for a, b in zip(times[:-1], times[1:], strict=True):
+        if abs(float(b) - float(a) - float(b - a)) > RESOLVED * abs(float(b - a)):
+            raise DataError(
+                f"times {a} and {b} of {path} are apart by less than float64 resolves there; count "
+                "time from another origin."
+            )
     table = np.array(rows, float).reshape(len(rows), len(header))
     return Series(table[:, 0], table[:, 1:], tuple(name.strip() for name in header[1:]))
 
@@ -137,7 +150,15 @@ def _lines(reader: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
 def _check_header(path: Path, number: int, header: list[str]) -> None:
     """Refuse a file whose first row is data, or is not cut into columns by commas."""
     shown = f"line {number} of {path}, {','.join(header)!r},"
-    if NUMBER.fullmatch(header[0].strip()):
+    names = [name.strip() for name in header]
+    elsewhere = any(name.lower() in TIMES for name in names[1:])
+    unnamed = not names[0] and not NUMBER.fullmatch(names[1])
+    if unnamed or (elsewhere and names[0].lower() not in TIMES):
+        raise DataError(
+            f"{shown} does not begin with the time; put it first, named, and leave out a column "
+            "that numbers the rows."
+        )
+    if NUMBER.fullmatch(names[0]) or not any(character.isalpha() for character in names[0]):
         raise DataError(f"{shown} is of numbers; add a header before it, such as time,x,y.")
     if len(header) < 2:
         for separator, name in SEPARATORS.items():

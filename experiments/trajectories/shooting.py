@@ -72,7 +72,8 @@ def prepare(series: Sequence[Series], window: int, *, log: bool) -> Shooting:
     rows = [np.log(s.values) if log else s.values for s in series]
     stacked = np.concatenate(rows)
     mean, deviation = np.nanmean(stacked, axis=0), np.nanstd(stacked, axis=0)
-    for channel in np.flatnonzero(deviation == 0):
+    same = np.nanmax(stacked, axis=0) == np.nanmin(stacked, axis=0)  # the mean may round
+    for channel in np.flatnonzero(same | (deviation == 0)):
         raise DataError(f"channel {series[0].names[channel]} never changes; leave it out.")
     gaps = np.concatenate([np.diff(s.times) for s in series])
     steps = np.concatenate(
