@@ -14,7 +14,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from experiments.harness.errors import DataError
-from experiments.series.series import Series, scale_of
+from experiments.series.series import Series
 
 KL_STEPS = 1000  # in which the weight of the divergence grows from 0 to 1
 UNITS = 6.0  # of model time in the observed stretch of a real series; a spiral's has 3.7
@@ -117,11 +117,16 @@ def padding(observed: Observed) -> tuple[float, float]:
 
 def problem(
     title: str, names: tuple[str, ...], train: Observed, test: Questions, stretch: float, unit: str,
-    scale: float,
+    scale: float, rounding: Float[ndarray, " channels"] | float = 0.0,
 ) -> Windows:  # fmt: skip
-    """A problem whose channels have mean 0 and deviation 1 over the training observations."""
+    """A problem whose channels have mean 0 and deviation 1 over the training observations.
+
+    Raises DataError for a channel whose deviation is at most `rounding`.
+    """
     known = [train.values[..., c][train.mask[..., c] > 0] for c in range(len(names))]
-    mean, deviation = scale_of(names, known)
+    mean, deviation = (np.array([f(k) for k in known]) for f in (np.mean, np.std))
+    for name in np.array(names)[deviation <= rounding]:
+        raise DataError(f"channel {name} never changes; leave it out.")
 
     def change(part: Observed) -> Observed:
         return Observed(part.times, (part.values - mean) / deviation * part.mask, part.mask)
@@ -196,4 +201,6 @@ def cut(
         f"{title}: {len(train)} windows of {stretch:g} with {observations} observations, "
         f"{len(rows['observed'])} later ones to test"
     )
-    return problem(title, series.names, pack(train), test, UNITS, unit, 1 / factor)
+    # What is left of a constant when its mean is taken off, which adds up 1,000 numbers or so.
+    rounding = 32 * np.finfo(float).eps * np.nanmax(np.abs(series.values), axis=0)
+    return problem(title, series.names, pack(train), test, UNITS, unit, 1 / factor, rounding)

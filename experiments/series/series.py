@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,11 @@ from experiments.harness.errors import DataError
 
 # What float() takes besides, `1_0` and digits of other scripts, is more likely a mistake.
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|[+-]?inf(inity)?", re.A | re.I)
+TIMES = ("time", "times", "timestamp", "date", "datetime")
+LARGEST = 1e150  # of a value: deviations square it
+# Of an interval between times, the part that rounding them may move, as in `solve`.
+RESOLVED = 1e-3
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars", " ": "spaces"}
-
-
-# Gaps between times shall be known to a per cent.
-RESOLVED = 100
-TIMES = ("time", "t", "date", "timestamp")
 
 
 def plain(number: float) -> str:
@@ -36,9 +36,9 @@ def plain(number: float) -> str:
 class Series:
     """Times in increasing order and the values observed then; NaN where one was not.
 
-    Raises `DataError` for times that are not finite, not increasing, repeated, or closer to each
-    other than they can be told apart; for fewer than two of them; for infinite values; and for a
-    channel that was never observed, or has no name or that of another.
+    Raises `DataError` for times that are not finite, not increasing or repeated, for fewer than
+    two of them, for values whose squares are infinite, and for a channel that was never observed,
+    or has no name or that of another.
     """
 
     times: Float[ndarray, " times"]
@@ -66,23 +66,17 @@ class Series:
                 else (f"is followed by {plain(times[row + 1])}", "sort the observations by time")
             )
             raise DataError(f"time {plain(times[row])} {fault}, but times must increase; {cure}.")
-        closest, digit = int(np.argmin(steps)), np.spacing(np.abs(times).max())
-        if steps[closest] < RESOLVED * digit:
+        if (np.abs(values) > LARGEST).any():
+            row, channel = (int(i) for i in np.argwhere(np.abs(values) > LARGEST)[0])
             raise DataError(
-                f"times {plain(times[closest])} and {plain(times[closest + 1])} are too close to "
-                f"each other: at their size numbers are {digit:.1g} apart; count time from a later "
-                "zero."
+                f"{self.names[channel]} is {plain(values[row, channel])} at time "
+                f"{plain(times[row])}; a number whose square is finite, or NaN for a missing "
+                "value, expected."
             )
         for column, name in enumerate(self.names):
             if not name or name in self.names[:column]:
                 fault = f"is named {name}, as another is" if name else "has no name"
                 raise DataError(f"column {column + 2} {fault}; name it, or leave it out.")
-        if np.isinf(values).any():
-            row, channel = (int(i) for i in np.argwhere(np.isinf(values))[0])
-            raise DataError(
-                f"{self.names[channel]} is infinite at time {plain(times[row])}; a number, or NaN "
-                "for a missing value, expected."
-            )
         for name in np.array(self.names)[np.isnan(values).all(0)]:
             raise DataError(
                 f"channel {name} was never observed (all values are missing); leave it out."
@@ -113,23 +107,6 @@ class Series:
         return first, rest
 
 
-def scale_of(
-    names: tuple[str, ...], channels: Sequence[Float[ndarray, " known"]]
-) -> tuple[Float[ndarray, " channels"], Float[ndarray, " channels"]]:
-    """Mean and deviation of each channel's known values.
-
-    Raises `DataError` for a channel that changes by no more than rounding, or that is too large.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean, deviation = (np.array([f(known) for known in channels]) for f in (np.mean, np.std))
-    for name, known, width in zip(names, channels, deviation, strict=True):
-        if width <= 8 * np.finfo(float).eps * np.abs(known).max():
-            raise DataError(f"channel {name} never changes; leave it out.")
-        if not np.isfinite(width):
-            raise DataError(f"channel {name} is too large to be scaled; give it in another unit.")
-    return mean, deviation
-
-
 def read_csv(path: Path) -> Series:
     """Read a series: a header, the time in the first column, empty or `nan` where unobserved.
 
@@ -145,7 +122,7 @@ def read_csv(path: Path) -> Series:
         raise DataError(f"{path} is empty; a header and lines of numbers expected.")
     (first, header), *lines = lines
     _check_header(path, first, header)
-    rows = []
+    rows, times = [], []
     for number, line in lines:
         cells = [cell.strip() for cell in line]
         readable = all(NUMBER.fullmatch(cell) or not cell for cell in cells)
@@ -155,6 +132,13 @@ def read_csv(path: Path) -> Series:
                 "the first of them the time (others may be empty, or nan, if not observed)."
             )
         rows.append([float(cell or "nan") for cell in cells])
+        times.append(Decimal(cells[0]))
+    for a, b in zip(times[:-1], times[1:], strict=True):
+        if abs(float(b) - float(a) - float(b - a)) > RESOLVED * abs(float(b - a)):
+            raise DataError(
+                f"times {a} and {b} of {path} are apart by less than float64 resolves there; count "
+                "time from another origin."
+            )
     table = np.array(rows, float).reshape(len(rows), len(header))
     return Series(table[:, 0], table[:, 1:], tuple(name.strip() for name in header[1:]))
 
@@ -171,19 +155,16 @@ def _lines(reader: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
 def _check_header(path: Path, number: int, header: list[str]) -> None:
     """Refuse a file whose first row is data, or is not cut into columns by commas."""
     shown = f"line {number} of {path}, {','.join(header)!r},"
-    first, *others = (name.strip() for name in header)
-    # A first cell without a letter, such as `1,000` or none, is no name if the others are numbers.
-    number_like = not re.search("[^\\W\\d_]", first) or first.lower() in ("na", "null", "none")
-    if NUMBER.fullmatch(first) or (others and number_like and all(map(NUMBER.fullmatch, others))):
-        raise DataError(f"{shown} is of numbers; add a header before it, such as time,x,y.")
-    if not first and others:
+    names = [name.strip() for name in header]
+    elsewhere = any(name.lower() in TIMES for name in names[1:])
+    unnamed = not names[0] and not NUMBER.fullmatch(names[1])
+    if unnamed or (elsewhere and names[0].lower() not in TIMES):
         raise DataError(
-            f"{shown} has no name for its first column, which has to be the time; an index, as "
-            "pandas writes it without index=False, is none."
+            f"{shown} does not begin with the time; put it first, named, and leave out a column "
+            "that numbers the rows."
         )
-    late = [name for name in others if name.lower() in TIMES]
-    if late and first.lower() not in TIMES:
-        raise DataError(f"{shown} has {late[0]} in a later column; the first has to be the time.")
+    if NUMBER.fullmatch(names[0]) or not any(character.isalpha() for character in names[0]):
+        raise DataError(f"{shown} is of numbers; add a header before it, such as time,x,y.")
     if len(header) < 2:
         for separator, name in SEPARATORS.items():
             if separator in header[0].strip():

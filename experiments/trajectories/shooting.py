@@ -11,7 +11,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from experiments.harness.errors import DataError
-from experiments.series.series import Series, plain, scale_of
+from experiments.series.series import Series, plain
 
 Predict = Callable[[ndarray, ndarray], ndarray]
 
@@ -71,7 +71,10 @@ def prepare(series: Sequence[Series], window: int, *, log: bool) -> Shooting:
     """
     rows = [np.log(s.values) if log else s.values for s in series]
     stacked = np.concatenate(rows)
-    mean, deviation = scale_of(series[0].names, [c[~np.isnan(c)] for c in stacked.T])
+    mean, deviation = np.nanmean(stacked, axis=0), np.nanstd(stacked, axis=0)
+    same = np.nanmax(stacked, axis=0) == np.nanmin(stacked, axis=0)  # the mean may round
+    for channel in np.flatnonzero(same | (deviation == 0)):
+        raise DataError(f"channel {series[0].names[channel]} never changes; leave it out.")
     gaps = np.concatenate([np.diff(s.times) for s in series])
     steps = np.concatenate(
         [np.diff(_fill(s.times, r), axis=0) for s, r in zip(series, rows, strict=True)]

@@ -102,10 +102,12 @@ def test_a_series_too_short_or_too_sparse_is_refused(changes, complaint):
         cut(long_series(), **changes)
 
 
-def test_a_channel_that_never_changes_is_refused():
-    series = Series(np.arange(50.0), np.ones((50, 1)), ("flat",))
+@pytest.mark.parametrize("level", [1.0, 1e6 + 0.1])  # 7 times the latter has a mean beside it
+def test_a_channel_that_never_changes_is_refused(level):
+    assert (level == 1) == (np.mean([level] * 7) == level)
+    series = Series(np.arange(50.0), np.full((50, 1), level), ("flat",))
     with pytest.raises(DataError, match="flat never changes"):
-        cut(series, stretch=6.0, ahead=2.0)
+        cut(series, stretch=7.0, ahead=2.0, observations=7)
 
 
 def test_the_co2_record_is_the_published_one():

@@ -25,15 +25,15 @@ def series(times, values):
         ([1.7e9 + 0.5] * 2, [[1], [2]], "time 1700000000.5 is there twice"),
         ([0], [[1]], "1 observation"),
         ([0, NAN], [[1], [2]], "observation 2 is nan"),
-        ([0, 1], [[1], [np.inf]], "a is infinite at time 1"),
-        ([1.7e18, 1.7e18 + 300], [[1], [2]], "too close to each other .* 3e+02 apart"),  # ns
+        ([0, 1], [[1], [np.inf]], "a is inf at time 1"),
+        ([0, 1], [[1], [-1e200]], "a is -1e+200 at time 1; a number whose square is finite"),
         ([0, 1], [[1, NAN], [2, NAN]], "channel b was never observed"),
     ],
 )
 def test_bad_series_are_refused_in_one_sentence(times, values, complaint):
     with pytest.raises(DataError) as error:
         series(times, values)
-    assert all(part in str(error.value) for part in complaint.split(" .* "))
+    assert complaint in str(error.value)
     assert "\n" not in str(error.value)
 
 
@@ -96,11 +96,16 @@ def test_lynx_hare_is_the_published_table():
         ("\ufeff0,1\n1,2\n2,3\n", "line 1 .* numbers; add a header"),
         ("0,\n1,2\n2,3\n", "line 1 .* numbers; add a header"),
         ('"1,000",5\n2000,6\n3000,7\n', "line 1 .* numbers; add a header"),
-        ("NA,5\n0,6\n3,7\n", "line 1 .* numbers; add a header"),
-        (",time,x\n0,0.5,1\n1,0.7,2\n", "no name for its first column"),  # an index of pandas
-        ("row,time,x\n0,0.5,1\n1,0.7,2\n", "time in a later column"),
-        ("t,a,\n0,1,2\n1,2,3\n", "column 3 has no name"),
-        ("t,a,a\n0,1,2\n1,2,3\n", "column 3 is named a, as another is"),
+        ("1_0,5\n20,6\n30,7\n", "line 1 .* numbers; add a header"),
+        ("\u22121,5\n0,6\n3,7\n", "line 1 .* numbers; add a header"),
+        (",5\n0,6\n3,7\n", "line 1 .* numbers; add a header"),
+        # As pandas writes a table with its index, which would be taken for the time.
+        (",time,x\n0,0.0,1\n1,0.5,2\n2,1.5,3\n", "does not begin with the time"),
+        (",x\n0,1\n1,2\n2,3\n", "does not begin with the time"),
+        ("x,Time\n1,0\n2,1\n", "does not begin with the time"),
+        # Nanoseconds since 1970: float64 has steps of 256 there.
+        ("t,a\n1700000000000000000,1\n1700000000000000300,2\n", "than float64 resolves"),
+        ("t,a\n1700000000000000000,1\n1700000000000000001,2\n", "than float64 resolves"),
         ("t,a\n0,1\n1,1_0\n", "line 3 .*'1,1_0'"),
         ("t,a\n0,1\n1,\u0661\n", "line 3 "),
         ("t,a\n0,1\n1,0x1p3\n", "line 3 "),
@@ -112,6 +117,8 @@ def test_lynx_hare_is_the_published_table():
         ("t,a\n0,1\n1\n", "line 3"),
         ("t,a\n0,1\n", "1 observation"),
         ("t,a,b\n0,1,\n1,2,\n", "channel b"),
+        ("t,a,\n0,1,2\n1,2,3\n", "column 3 has no name"),
+        ("t,a,a\n0,1,2\n1,2,3\n", "column 3 is named a, as another is"),
         ("t,a\n1,1\n0,2\n", "sort"),
     ],
 )
@@ -138,15 +145,10 @@ def test_a_file_with_a_gap(tmp_path):
     assert np.isnan(found.values).tolist() == [[False, False], [True, False], [False, True]]
 
 
-def test_a_constant_channel_cannot_be_scaled():
-    rounding = 1e6 + np.array([[0.1], [0.1 + 2e-10], [0.1]])
-    for values, fault in (
-        (np.ones((3, 1)), "a never changes"),
-        (rounding, "a never changes"),
-        (1e300 * np.array([[1], [2], [5]]), "a is too large"),
-    ):
-        with pytest.raises(DataError, match=fault):
-            shooting.prepare([series([0, 1, 2], values)], 2, log=False)
+@pytest.mark.parametrize("level", [1, 1e6 + 0.1])  # 14 times the latter has a mean beside it
+def test_a_constant_channel_cannot_be_scaled(level):
+    with pytest.raises(DataError, match="a never changes"):
+        shooting.prepare([series(range(14), [[level]] * 14)], 2, log=False)
 
 
 def test_gaps_of_a_long_series_outlive_float32():
