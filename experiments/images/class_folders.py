@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int32, UInt8
 from numpy import ndarray
-from PIL import Image, UnidentifiedImageError
 
 from experiments.harness.errors import DataError
+from experiments.images import image_file
 from experiments.images.dataset import Classes
 from experiments.images.parts import stratified
 
@@ -29,7 +29,8 @@ def read(folder: Path) -> tuple[dict[str, Split], Classes]:
     """Train and test, each in an order of which every stretch has each class's share; the classes.
 
     Without folders `train` and `test` every class's fifth part is for testing, always the same.
-    Pictures are grey, or all RGB if one has colours. Raises `DataError`.
+    Pictures are turned as their EXIF says, what is transparent is white, and all are grey, or RGB
+    if one has colours. Raises `DataError`.
     """
     given = (folder / "train").is_dir() and (folder / "test").is_dir()
     roots = [folder / "train", folder / "test"] if given else [folder]
@@ -42,7 +43,7 @@ def read(folder: Path) -> tuple[dict[str, Split], Classes]:
     ]
     if not listed[-1]:
         raise DataError(f"{roots[-1]} has no pictures of {', '.join(classes)}.")
-    pictures = [[_open(path) for path, _ in files] for files in listed]
+    pictures = [[image_file.picture(path) for path, _ in files] for files in listed]
     paths = [path for files in listed for path, _ in files]
     everything = [picture for part in pictures for picture in part]
     for path, picture in zip(paths, everything, strict=True):
@@ -71,14 +72,3 @@ def read(folder: Path) -> tuple[dict[str, Split], Classes]:
 
 def _pictures(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.*") if path.suffix.lower() in SUFFIXES)
-
-
-def _open(path: Path) -> Image.Image:
-    try:
-        picture = Image.open(path)
-        picture.load()
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"{path} cannot be read as an image: {error}.") from None
-    if picture.mode[0] in "IF":
-        raise DataError(f"{path} has more than 8 bits a value; convert it first.")
-    return picture

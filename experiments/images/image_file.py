@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import struct
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy import ndarray
@@ -11,6 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from experiments.harness.errors import DataError
 
+T = TypeVar("T")
 SIDE = 28
 INK = 0.25  # of the strongest ink: weaker is paper
 ORIENTATION = 0x0112  # EXIF: 1 is upright
@@ -50,37 +52,51 @@ def resized(path: Path, shape: tuple[int, int, int]) -> tuple[ndarray, str]:
     height, width, channels = shape
     if channels not in (1, 3):
         raise DataError(f"{path}: a run on images of {channels} channels takes test images only.")
-    try:
-        with Image.open(path) as image:
-            picture = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} cannot be read as an image: {error}.") from None
-    done = f"resized from {picture.width}x{picture.height}"
-    done = "as it is" if picture.size == (width, height) else done
-    return np.asarray(picture.resize((width, height))).reshape(shape), done
+    picture, done = _decoded(path, _on_paper)
+    picture = picture.convert("L" if channels == 1 else "RGB")
+    if picture.size != (width, height):
+        done.append(f"resized from {picture.width}x{picture.height}")
+    pixels = np.asarray(picture.resize((width, height))).reshape(shape)
+    return pixels, "; ".join(done) or "as it is"
+
+
+def picture(path: Path) -> Image.Image:
+    """A file as a grey (modes 1, L) or RGB image, upright; what is transparent is white paper.
+
+    Raises `DataError`, also for more than 8 bits a value: which of them is white, no one file says.
+    """
+    found, _ = _decoded(path, lambda image: None if image.mode[0] in "IF" else _on_paper(image))
+    if found is None:
+        raise DataError(f"{path} has more than 8 bits a value; convert it first.")
+    return found
 
 
 def _load(path: Path) -> tuple[ndarray, list[str]]:
     """Grey values in [0, 1], upright, and in words what was done to get them."""
+    if path.suffix.lower() == ".npy":
+        return _decoded(path, _grey)
+    return _decoded(path, _values)
+
+
+def _decoded(path: Path, use: Callable[[Any], T]) -> tuple[T, list[str]]:
+    """`use` of a file's array, or of its image, upright; and in words what was done to it."""
     if not path.is_file():
-        raise DataError(f"{path} is {'no file' if path.exists() else 'not there'}.")
+        raise DataError(f"{path} is not there.")
     try:
         if path.suffix.lower() == ".npy":
-            with path.open("rb") as file:  # `np.load` would take an archive of several, too
-                return _grey(np.lib.format.read_array(file, allow_pickle=False)), []
+            with path.open("rb") as file:
+                return use(np.lib.format.read_array(file, allow_pickle=False)), []
         with Image.open(path) as image:
             frames, turned = getattr(image, "n_frames", 1), image.getexif().get(ORIENTATION, 1)
             done = [f"the first of {frames} frames"] if frames > 1 else []
             done += ["turned as its EXIF says"] if turned in range(2, 9) else []
-            return _values(ImageOps.exif_transpose(image)), done
+            return use(ImageOps.exif_transpose(image)), done
     except UnidentifiedImageError:
         raise DataError(
             f"{path} is no image that can be read; PNG, JPEG or npy expected."
         ) from None
-    except (
-        OSError, ValueError, EOFError, SyntaxError, struct.error, Image.DecompressionBombError,
-    ) as error:  # fmt: skip
-        raise DataError(f"{path} cannot be read as an image: {str(error).rstrip('.')}.") from None
+    except Exception as error:  # a damaged file makes decoders raise whatever there is
+        raise DataError(f"{path} cannot be read as an image: {error}.") from None
 
 
 def _values(image: Image.Image) -> ndarray:
@@ -89,8 +105,18 @@ def _values(image: Image.Image) -> ndarray:
         numbers = np.asarray(image)
         clear = numbers == image.info.get("transparency", -1)
         return np.where(clear, 1, _grey(numbers))
-    opaque = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    return np.asarray(opaque.convert("L"), float) / 255
+    return np.asarray(_on_paper(image).convert("L"), float) / 255
+
+
+def _on_paper(image: Image.Image) -> Image.Image:
+    """The image with 8 bits a value, grey or RGB; what is transparent is white paper."""
+    if image.mode[0] in "IF":
+        return Image.fromarray(np.round(255 * _values(image)).astype(np.uint8))
+    if image.mode in ("1", "L", "RGB") and "transparency" not in image.info:
+        return image
+    grey = image.mode in ("1", "L", "LA")
+    page = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(page, image.convert("RGBA")).convert("L" if grey else "RGB")
 
 
 def _grey(array: ndarray) -> ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import numpy as np
@@ -92,6 +93,28 @@ KINDS = {
 def test_every_kind_of_file_is_read(seven, tmp_path, name):
     KINDS[name](Image.fromarray(seven[0])).save(tmp_path / name)
     np.testing.assert_array_equal(image_file.read(tmp_path / name)[0][..., 0], seven[0])
+    # A run on other images takes it as it is: what is transparent is white.
+    asked = 255 - seven[0] if name in ("grey-alpha.png", "clear.png") else seven[0]
+    np.testing.assert_array_equal(
+        image_file.resized(tmp_path / name, (28, 28, 1))[0][..., 0], asked
+    )
+    rgb = image_file.resized(tmp_path / name, (28, 28, 3))[0]
+    np.testing.assert_array_equal(rgb, np.stack([asked] * 3, axis=2))
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "gif", "tif", "webp", "npy"])
+def test_what_is_damaged_gets_a_sentence(seven, tmp_path, kind):
+    path, rng = tmp_path / f"whole.{kind}", np.random.default_rng(0)
+    np.save(path, seven[0]) if kind == "npy" else seven[1].convert("L").save(path)
+    whole = np.frombuffer(path.read_bytes(), np.uint8)
+    for k in range(60):
+        damaged = whole.copy()
+        damaged[rng.integers(0, min(len(whole), 400), 1 + k % 3)] = rng.integers(0, 256)
+        path.write_bytes(damaged[: len(whole) if k % 2 else rng.integers(len(whole))].tobytes())
+        with contextlib.suppress(DataError):  # a picture, or this
+            image_file.read(path)
+        with contextlib.suppress(DataError):
+            image_file.resized(path, (28, 28, 1))
 
 
 @pytest.mark.parametrize(
@@ -147,7 +170,7 @@ def test_of_an_animation_the_first_frame_is_taken_and_named(seven, tmp_path):
         ("nowhere.png", None, "is not there"),
         ("text.png", b"hello", "is no image"),
         ("cut.npy", b"\x93NUMPY", "cannot be read"),
-        ("archive.npy", b"PK\x03\x04", "cannot be read as an image"),
+        ("archive.npy", b"PK\x03\x04 several arrays", "cannot be read as an image: the magic"),
         ("flat.npy", np.ones((40, 40)), "is blank"),
         ("many.npy", np.ones((3, 40, 40, 3)), "one picture expected"),
         ("words.npy", np.array([["a"]]), "finite numbers"),

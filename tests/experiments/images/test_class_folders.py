@@ -6,7 +6,7 @@ from PIL import Image
 
 from experiments import mnist, predict
 from experiments.harness.errors import DataError
-from experiments.images import class_folders, sources
+from experiments.images import class_folders, image_file, sources
 
 from ..conftest import idx_bytes
 
@@ -56,6 +56,28 @@ def test_one_picture_in_colour_makes_all_rgb(tmp_path):
     assert splits["train"][0].shape[1:] == (9, 12, 3)
 
 
+def test_pictures_are_upright_and_on_white_paper_in_training_as_in_predict(tmp_path):
+    write(tmp_path, {"a": 3, "b": 3})
+    ink = np.zeros((9, 12), np.uint8)
+    ink[2:5, 1:4] = 200
+    exif = Image.Exif()
+    exif[image_file.ORIENTATION] = 3  # upside down
+    Image.fromarray(ink[::-1, ::-1]).save(tmp_path / "a" / "turned.png", exif=exif)
+    clear = Image.merge("LA", [Image.new("L", (12, 9)), Image.fromarray(ink)])
+    clear.save(tmp_path / "b" / "clear.png")
+    splits, _ = class_folders.read(tmp_path)
+    images = np.concatenate([split[0] for split in splits.values()])
+    assert images.shape == (8, 9, 12, 1)
+    for path, expected in (("a/turned.png", ink), ("b/clear.png", 255 - ink)):
+        assert (images == expected[..., None]).all((1, 2, 3)).any()
+        asked, done = image_file.resized(tmp_path / path, (9, 12, 1))
+        np.testing.assert_array_equal(asked[..., 0], expected)
+        assert done == ("turned as its EXIF says" if "turned" in path else "as it is")
+    Image.fromarray(ink.astype(np.uint16) * 257).save(tmp_path / "a" / "deep.png")
+    with pytest.raises(DataError, match="deep.png has more than 8 bits"):
+        class_folders.read(tmp_path)
+
+
 def test_what_cannot_be_used_is_named(tmp_path):
     write(tmp_path / "one", {"only": 6})
     with pytest.raises(DataError, match=r"one has 1 folder\(s\) of pictures; 2 to 256"):
@@ -68,7 +90,7 @@ def test_what_cannot_be_used_is_named(tmp_path):
     with pytest.raises(DataError, match=r"odd.png has 5x5 pixels and .*00.png 12x9"):
         class_folders.read(tmp_path / "sizes")
     (tmp_path / "sizes" / "b" / "odd.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match="odd.png cannot be read as an image"):
+    with pytest.raises(DataError, match="odd.png is no image that can be read"):
         class_folders.read(tmp_path / "sizes")
     write(tmp_path / "both" / "train", {"a": 3, "b": 3})
     (tmp_path / "both" / "test").mkdir()
