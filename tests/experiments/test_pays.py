@@ -12,6 +12,7 @@ from experiments import pays
 from experiments.flows import densities
 from experiments.paying import density, fit, page, protocol, record
 from experiments.paying.protocol import Data, Learnt, Task, Trivial, judge
+from jax_node.cnf import discrete_log_density
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -138,7 +139,7 @@ def test_a_kernel_estimate_and_all_flows_are_densities():
     assert np.exp(density.kernel(grid, "test")).sum() * area == pytest.approx(1, abs=1e-3)
     # A spline's inverse image has all the mass too, in a network that is not near the identity.
     learner = task.methods["splines"].learner(data, 8, 0)
-    weights = learner.apply(lambda model, x: density.couplings(model, x), x=points)
+    weights = learner.apply(lambda model, x: discrete_log_density(model, x), x=points)
     # float32, and kinks of the density at knots: trapezoids of 0.1 are good to some thousandths
     assert np.exp(weights).sum() * area == pytest.approx(1, abs=5e-3)
     found = fit.fit(
