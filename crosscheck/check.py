@@ -62,10 +62,12 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Whether the value keeps the bound; a value that is not a number keeps none."""
+        """Whether the value keeps the bound; one that is not finite keeps none, be it infinite."""
         if self.bound is None:
             return True
-        return bool(self.value >= self.bound if self.at_least else self.value <= self.bound)
+        return math.isfinite(self.value) and bool(
+            self.value >= self.bound if self.at_least else self.value <= self.bound
+        )
 
     def describe(self) -> str:
         """One sentence, with the place and both values."""

@@ -18,6 +18,7 @@ Both update rules are the same (no dampening; eps outside of the root), so train
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,7 +43,7 @@ class ConvertError(ValueError):
     """A run or checkpoint that cannot be converted; the message is one sentence for the user."""
 
 
-def convert(run: Path, to: str, out: Path | None = None) -> Path:
+def convert(run: Path | str, to: str, out: Path | str | None = None) -> Path:
     """Write the run folder, or the single checkpoint, `run` for the framework `to`.
 
     Returns the new folder: `out`, or the old name with `-jax` or `-torch` behind it.
@@ -50,7 +51,10 @@ def convert(run: Path, to: str, out: Path | None = None) -> Path:
     Raises:
         ConvertError: nothing to convert there, the target exists, or a name has no counterpart.
     """
-    run = Path(run)
+    if to not in FRAMEWORKS:
+        raise ConvertError(f"{to!r} is no framework; choose one of {', '.join(FRAMEWORKS)}.")
+    run = Path(os.path.normpath(run))
+    run = run if run.name else run.absolute()  # `.` has no name
     out = Path(out) if out else run.with_name(f"{run.name}-{to}")
     if not run.is_dir():
         raise ConvertError(f"{run} is not a folder; give a run folder or a checkpoint in one.")
@@ -58,6 +62,8 @@ def convert(run: Path, to: str, out: Path | None = None) -> Path:
         raise ConvertError(f"{out} exists already; choose a new folder with --out.")
     try:
         if (run / "config.json").is_file():
+            if run.resolve() in out.resolve().parents:  # its own copy would be copied
+                raise ConvertError(f"{out} is inside of {run}; choose a folder beside it.")
             _convert_run(run, to, out)
         else:
             _convert_checkpoint(run, to, out)
@@ -135,12 +141,14 @@ def _convert_checkpoint(source: Path, to: str, target: Path, optimizer: str | No
             torch_checkpoint.write(target, table)
             return
         state = torch_checkpoint.read(source, torch.device("cpu"))
-    except (jax_checkpoint.CheckpointError, torch_checkpoint.CheckpointError) as error:
+        tensors = {name: tensor.numpy() for name, tensor in state.items()}
+        arrays = torch_to_jax(tensors, optimizer or _optimizer_of(tensors))
+    except (
+        jax_checkpoint.CheckpointError, torch_checkpoint.CheckpointError, weights.WeightsError,
+    ) as error:  # fmt: skip
         raise ConvertError(f"{str(error).rstrip('.')}.") from None
     except KeyError as error:
         raise ConvertError(f"{source} lacks the array {error}, so it is no checkpoint.") from None
-    tensors = {name: tensor.numpy() for name, tensor in state.items()}
-    arrays = torch_to_jax(tensors, optimizer or _optimizer_of(tensors))
     with jax_side.precision("float64"):  # or 64-bit arrays would be cut
         jax_checkpoint.write(target, {name: jnp.asarray(a) for name, a in arrays.items()})
 
@@ -182,7 +190,7 @@ def _convert_run(run: Path, to: str, out: Path) -> None:
             (out / "config.json").write_text(json.dumps(record, indent=2) + "\n")
     except Timeout:
         raise ConvertError(f"{run} is in use by another process; wait for it to end.") from None
-    except (OSError, json.JSONDecodeError, LookupError) as error:
+    except (OSError, json.JSONDecodeError, LookupError, TypeError, AttributeError) as error:
         raise ConvertError(f"{run} cannot be converted: {error!r}.") from None
 
 

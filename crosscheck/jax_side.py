@@ -42,6 +42,8 @@ def run(
     compiled in, so that a row of tolerances compiles once.
     """
     ts = problem.ts if ts is None else ts
+    if solver in FIXED_STEP:
+        max_steps = max(max_steps, 2 + int(abs(ts[-1] - ts[0]) / control))
     with precision(dtype):
         cast = lambda tree: jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tree)
         function = _compiled(problem.jax, solver, adjoint, cotangent is not None, max_steps)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import numpy as np
+import torch
 from rich.console import Console
 from torch import nn
 
-from crosscheck import gradient_checks, gradients, layers, trajectories
+from crosscheck import gradient_checks, gradients, jax_side, layers, torch_side, trajectories
 from crosscheck.check import Check
 from crosscheck.problem import Problem
 from jax_node.solve import FIXED_STEP
@@ -87,22 +90,28 @@ def compare(
         A `Comparison`: `passed`, `failures`, `print()`.
 
     Raises:
-        ValueError: a solver that one side lacks, times off the step grid, or parameters that do
-            not fit the module.
+        ValueError: a solver that one side lacks, times off the step grid, what is no array of
+            finite real numbers, parameters that do not fit the module, or a field that does not
+            return an array of z0's shape.
     """
-    times = np.asarray(ts, np.float64)
-    if times.ndim != 1 or len(times) < 2 or not (np.diff(times) * np.diff(times)[0] > 0).all():
+    times, state = _numbers("ts", ts), _numbers("z0", z0)
+    steps = np.sign(np.diff(np.atleast_1d(times)))  # whose products are never 0 by underflow
+    if times.ndim != 1 or len(times) < 2 or not (steps * steps[0] > 0).all():
         raise ValueError(
             f"ts is {times.tolist()}; expected at least two times, all increasing or decreasing"
         )
+    if not isinstance(params, Mapping):
+        raise ValueError(f"params is {params!r}; expected arrays by name, {{}} if there are none")
+    if axes is not None and sorted(axes) != list(range(state.ndim)):
+        raise ValueError(f"axes is {axes}; expected an order of all {state.ndim} axes of z0")
     intervals = np.abs(np.diff(times))
     step = float(intervals.min() / 8 if step_size is None else step_size)
     problem = Problem(
         name,
         lambda t, z, params: field_jax(t, z, params),  # hashable, whatever the field is
         field_torch,
-        {key: np.asarray(value, np.float64) for key, value in params.items()},
-        np.asarray(z0, np.float64),
+        {key: _numbers(f"params[{key!r}]", value) for key, value in params.items()},
+        state,
         times,
         axes=None if axes is None else tuple(axes),
         smooth=smooth,
@@ -121,6 +130,7 @@ def compare(
 
         shapes = {key: tuple(p.shape) for key, p in field_torch.named_parameters()}
         weights.check(problem.torch_params(), shapes)
+    _check_outputs(problem, times[0])
     inside = times[0] + layers.TIMES * (times[-1] - times[0])  # there may be no value elsewhere
     found = layers.field_checks(problem, times=inside)
     for solver in solvers:
@@ -137,3 +147,38 @@ def compare(
                 Check(group, case, "jax", "torch", np.nan, 0.0, "solves end", quantity=f"{error}:")
             )
     return Comparison(found)
+
+
+def _numbers(what: str, value: Any) -> np.ndarray:
+    """A float64 array of finite real numbers, one at least. Raises ValueError."""
+    given = value.detach().cpu() if isinstance(value, torch.Tensor) else value
+    try:
+        array = np.asarray(given)
+        numbers = np.asarray(array.real, np.float64)
+        if numbers.size and np.isfinite(numbers).all() and not np.iscomplexobj(array):
+            return numbers
+    except (TypeError, ValueError):
+        pass  # no numbers
+    shown = reprlib.repr(value)
+    raise ValueError(f"{what} is {shown}; an array of finite real numbers expected")
+
+
+def _check_outputs(problem: Problem, t: float) -> None:
+    """Raise ValueError, naming the field, if one does not return a derivative of z0."""
+    with jax_side.precision("float64"):
+        out = jax.eval_shape(problem.jax, np.float64(t), problem.y0, dict(problem.params))
+    shapes = {"field_jax": (out, problem.y0.shape)}
+    params = {name: torch.tensor(value) for name, value in problem.torch_params().items()}
+    state = torch.tensor(problem.to_torch_layout(problem.y0))
+    function = torch_side.with_params(problem, params)
+    with torch.no_grad():
+        found = function(torch.tensor(t, dtype=torch.float64), state)
+    shapes["field_torch"] = found, tuple(state.shape)
+    for name, (out, shape) in shapes.items():
+        kind = jax.ShapeDtypeStruct if name == "field_jax" else torch.Tensor
+        dtype = str(out.dtype).removeprefix("torch.") if isinstance(out, kind) else repr(out)
+        if not dtype.startswith(("float", "bfloat")) or tuple(out.shape) != shape:
+            given = f"{dtype} of shape {list(out.shape)}" if isinstance(out, kind) else dtype
+            raise ValueError(
+                f"{name} returned {given}; expected floats of z0's shape, {list(shape)}"
+            )

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import nn
 
 from crosscheck.check import Tensors, difference
-from crosscheck.weights import to_torch
+from crosscheck.weights import WeightsError, to_torch
 
 EPS = {"float32": float(np.finfo(np.float32).eps), "float64": float(np.finfo(np.float64).eps)}
 NEARBY = 1e-7
@@ -53,8 +53,17 @@ class Problem:
         return self.rename(self.params)
 
     def rename(self, params: Tensors) -> dict[str, np.ndarray]:
-        """Parameters, or their gradients, from the JAX side's form to the torch side's."""
-        return to_torch(params) if isinstance(self.torch, nn.Module) else dict(params)
+        """Parameters, or their gradients, from the JAX side's form to the torch side's.
+
+        A parameter that the module itself calls `scale`, say, is that one, and no norm's weight.
+        """
+        if not isinstance(self.torch, nn.Module):
+            return dict(params)
+        own = {name for name, _ in self.torch.named_parameters()} & params.keys()
+        moved = to_torch({name: value for name, value in params.items() if name not in own})
+        for name in moved.keys() & own:
+            raise WeightsError(f"the weights have {name} twice, under two names")
+        return moved | {name: np.asarray(params[name]) for name in own}
 
     def to_torch_layout(self, states: np.ndarray) -> np.ndarray:
         """States `[..., *state]` from the layout of the JAX side to that of the torch side."""

@@ -42,13 +42,13 @@ class WeightsError(ValueError):
 
 
 def to_torch(arrays: Tensors) -> dict[str, np.ndarray]:
-    """Flax names and layouts to torch's."""
-    return dict(_to_torch(name, array) for name, array in arrays.items())
+    """Flax names and layouts to torch's. Raises WeightsError if two become one."""
+    return _renamed(_to_torch, arrays)
 
 
 def to_jax(tensors: Tensors) -> dict[str, np.ndarray]:
     """Torch names and layouts to Flax's: the inverse of `to_torch`."""
-    return dict(_to_jax(name, tensor) for name, tensor in tensors.items())
+    return _renamed(_to_jax, tensors)
 
 
 def of_jax(model: nnx.Module) -> dict[str, np.ndarray]:
@@ -82,7 +82,7 @@ def drawn(module: nn.Module, seed: int = 1) -> dict[str, np.ndarray]:
 def into_jax(model: nnx.Module, arrays: Tensors) -> None:
     """Put weights into a Flax module, in its dtypes; raises WeightsError if they do not fit."""
     state = nnx.state(model)
-    filled = fill(state, arrays)
+    filled = fill(state, {name: _native(array) for name, array in arrays.items()})
     nnx.update(model, jax.tree.map(lambda new, old: new.astype(old.dtype), filled, state))
 
 
@@ -99,7 +99,7 @@ def into_torch(module: nn.Module, tensors: Tensors) -> None:
     found = _tensors(module)
     check(tensors, {name: tuple(tensor.shape) for name, tensor in found.items()})
     for name, tensor in found.items():
-        tensor.copy_(torch.from_numpy(np.array(tensors[name])))
+        tensor.copy_(torch.from_numpy(_native(tensors[name]).copy()))
 
 
 def check(found: Mapping[str, Array | np.ndarray], expected: Mapping[str, tuple[int, ...]]) -> None:
@@ -112,9 +112,11 @@ def check(found: Mapping[str, Array | np.ndarray], expected: Mapping[str, tuple[
                 f"the weights have {name} as {list(found[name].shape)}, the model needs "
                 f"{list(shape)}: they belong to another model"
             )
-    for name in found:
+    for name, array in found.items():
         if name not in expected:
             raise WeightsError(f"the weights have {name}, which the model lacks")
+        if not jnp.issubdtype(array.dtype, jnp.number) or jnp.iscomplexobj(array):
+            raise WeightsError(f"the weights have {name} as {array.dtype}; real numbers expected")
 
 
 def checks(*, all_models: bool) -> list[Check]:
@@ -160,6 +162,25 @@ def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in found.items() if not name.endswith(COUNT)}
 
 
+def _renamed(move: Callable, arrays: Tensors) -> dict[str, np.ndarray]:
+    moved: dict[str, np.ndarray] = {}
+    for name, array in arrays.items():
+        other, value = move(name, array)
+        if other in moved:
+            raise WeightsError(f"the weights have two tensors that become {other}, one is {name}")
+        moved[other] = value
+    return moved
+
+
+def _native(array: Any) -> np.ndarray:
+    """Of a dtype that both frameworks know, whatever byte order and length numbers have."""
+    array = np.asarray(array)
+    if array.dtype.kind not in "iuf":  # bfloat16, among those that are numbers
+        return array.astype(np.float32) if jnp.issubdtype(array.dtype, jnp.floating) else array
+    native = array.dtype.newbyteorder("=")
+    return array.astype(np.float64 if array.dtype == np.longdouble else native)
+
+
 def _no_solver(*args, **kwargs):
     raise AssertionError("moving weights solves nothing")
 
@@ -169,6 +190,10 @@ def _to_torch(name: str, array: np.ndarray) -> tuple[str, np.ndarray]:
     prefix = f"{path}." if path else ""
     array = np.asarray(array)
     if kind == "kernel":
+        if array.ndim < 2:
+            raise WeightsError(
+                f"the weights have {name} as {list(array.shape)}; [*, in, out] expected"
+            )
         return f"{prefix}weight", np.moveaxis(array, (-1, -2), (0, 1))
     return prefix + _TO_TORCH.get(kind, kind), array
 

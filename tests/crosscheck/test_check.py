@@ -50,4 +50,6 @@ def test_a_failure_is_described_in_full():
 def test_not_a_number_passes_no_bound():
     for at_least in (False, True):
         assert not Check("g", "c", "l", "r", math.nan, 1.0, "", at_least=at_least).passed
+    # The condition of what is not finite is infinite.
+    assert not Check("g", "c", "l", "r", math.inf, math.inf, "").passed
     assert Check("g", "c", "l", "r", math.nan, None, "").passed

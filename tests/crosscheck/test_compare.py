@@ -63,9 +63,75 @@ def test_layouts_may_differ():
         ({"step_size": 0.3}, "not multiples of the step 0.3"),
         ({"ts": [0.0, 1.0, 0.5]}, "all increasing or decreasing"),
         ({"params": {"linear.bias": np.zeros(2)}}, r"lack linear\.weight"),
+        ({"ts": [0.0, np.inf]}, "ts is .* finite real numbers"),
+        ({"ts": 1.0}, "ts is 1.0; expected at least two times"),
+        ({"z0": Z0 * 1j}, "z0 is .* real numbers"),
+        ({"z0": Z0 * np.nan}, "z0 is .* finite real numbers"),
+        ({"z0": None}, "z0 is None"),
+        ({"z0": Z0[:0]}, "z0 is "),
+        ({"params": None}, "params is None"),
+        ({"params": {"a": {"b": 1.0}}}, r"params\['a'\] is {'b': 1.0}"),
+        ({"params": {**PARAMS, "linear.bias": np.zeros(2) * 1j}}, "bias'] is .* real numbers"),
+        ({"params": {**PARAMS, "linear.kernel": np.zeros(4)}}, r"kernel as \[4\]; \[\*, in, out\]"),
+        ({"params": {**PARAMS, "linear.weight": np.zeros((2, 2))}}, r"linear\.weight twice"),
+        ({"axes": (0,)}, "an order of all 2 axes"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(change, message):
     arguments = {"params": PARAMS, "z0": Z0, "ts": TS, "solvers": ("euler",)} | change
     with pytest.raises(ValueError, match=message):
         compare(in_jax, Twin(), **arguments)
+
+
+ONES = torch.ones(2, 2, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("in_jax", "in_torch", "message"),
+    [
+        (lambda t, z, p: None, lambda t, z, p: z, "field_jax returned None"),
+        (lambda t, z, p: [z], lambda t, z, p: z, r"field_jax returned \["),
+        (
+            lambda t, z, p: z.sum(),
+            lambda t, z, p: z.sum(),
+            r"field_jax .* \[\]; expected .*\[2, 2\]",
+        ),
+        (lambda t, z, p: z * 1j, lambda t, z, p: z * 1j, "field_jax returned complex128"),
+        (lambda t, z, p: z, lambda t, z, p: None, "field_torch returned None"),
+        (lambda t, z, p: z, lambda t, z, p: z[0], r"field_torch returned float64 of shape \[2\]"),
+        (lambda t, z, p: z, lambda t, z, p: ONES.int(), "field_torch returned int32"),
+    ],
+)
+def test_what_is_no_derivative_is_refused_and_named(in_jax, in_torch, message):
+    with pytest.raises(ValueError, match=message):
+        compare(in_jax, in_torch, {}, Z0, TS)
+
+
+@pytest.mark.parametrize("torch_too", [True, False])
+def test_a_field_that_is_not_finite_does_not_pass(torch_too):
+    in_jax = lambda t, z, p: z * (jnp.nan if torch_too else 1.0)
+    found = compare(in_jax, lambda t, z, p: z * torch.nan, {}, Z0, TS, solvers=())
+    assert not found.passed
+
+
+class Scaled(nn.Module):
+    """Parameters of its own that bear the names of Flax's layers, beside a layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.kernel = (nn.Parameter(torch.zeros(2)) for _ in range(2))
+        self.linear = nn.Linear(2, 2)
+
+    def forward(self, t, z):
+        return self.linear(z * self.scale) + self.kernel
+
+
+def test_a_module_s_own_parameter_may_be_called_scale():
+    whole = lambda t, z, p: (z * p["scale"]) @ p["linear.kernel"] + p["linear.bias"] + p["kernel"]
+    params = PARAMS | {"scale": np.array([0.5, 2.0]), "kernel": np.array([0.1, -0.1])}
+    assert_same(whole, Scaled(), params, Z0, TS, solvers=("euler",))
+
+
+def test_more_steps_than_usual_are_no_fault():
+    times = np.linspace(0, 1, 300)  # 2,392 steps
+    assert_same(lambda t, z, p: -z, lambda t, z, p: -z, {}, Z0, times, solvers=("euler",))

@@ -147,6 +147,13 @@ def test_a_run_of_an_application_goes_on_in_the_other_framework(tmp_path, start,
     assert rows[0]["train_loss"] == pytest.approx(rows[1]["train_loss"], rel=1e-8)
 
 
+def test_the_folder_one_is_in_can_be_converted(tmp_path, monkeypatch):
+    learner("torch", "sgd").save(tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    assert convert(".", "jax") == tmp_path / "here-jax"
+    assert (tmp_path / "here-jax").is_dir()
+
+
 def test_what_cannot_be_converted_is_refused_in_one_sentence(tmp_path, capsys):
     with pytest.raises(ConvertError, match="holds neither a run"):
         convert(tmp_path, "torch", tmp_path / "out")
@@ -158,6 +165,20 @@ def test_what_cannot_be_converted_is_refused_in_one_sentence(tmp_path, capsys):
         convert(tmp_path / "here", "torch")
     with pytest.raises(ConvertError, match="exists already; choose a new folder"):
         convert(tmp_path / "here", "jax", tmp_path / "here")
+    with pytest.raises(ConvertError, match="'numpy' is no framework"):
+        convert(tmp_path / "here", "numpy")
+    (tmp_path / "list").mkdir()
+    (tmp_path / "list" / "config.json").write_text("[]")
+    with pytest.raises(ConvertError, match="is inside of"):
+        convert(tmp_path / "list", "jax", tmp_path / "list" / "there")
+    with pytest.raises(ConvertError, match="list cannot be converted"):
+        convert(tmp_path / "list", "jax")
+    torch_node.checkpoint.write(
+        tmp_path / "flat", {"steps": torch.tensor(0), "model.weight": torch.ones(2, 2),
+                            "model.kernel": torch.ones(2, 2)},
+    )  # fmt: skip
+    with pytest.raises(ConvertError, match="two tensors that become model.kernel"):
+        convert(tmp_path / "flat", "jax")
     (tmp_path / "here" / "state.pt").write_bytes(b"damaged")
     assert command.main(["convert", str(tmp_path / "here"), "--to", "jax"]) == 2
     message = capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Weights between Flax and torch by structure."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -55,6 +56,10 @@ def test_names_cover_the_model_without_a_list():
         (lambda w: w.pop("head.linear.kernel"), r"lack head\.linear\.kernel.*\[64, 10\]"),
         (lambda w: w.update({"head.extra": np.zeros(1)}), r"have head\.extra, which .* lacks"),
         (
+            lambda w: w.update({"head.linear.bias": np.zeros(10, complex)}),
+            r"have head\.linear\.bias as complex128; real numbers",
+        ),
+        (
             lambda w: w.update({"head.linear.bias": np.zeros(9)}),
             r"have head\.linear\.bias as \[9\].*\[10\]",
         ),
@@ -85,3 +90,25 @@ def test_layers_agree(name, downsampling):
     found = layers.checks(name, None, trained.batch(0, 2)["images"], "float64", downsampling)
     assert len(found) > 12
     assert [check.describe() for check in found if not check.passed] == []
+
+
+@pytest.mark.parametrize("dtype", ["int32", ">f8", "float16", "bfloat16", "longdouble"])
+def test_numbers_of_any_dtype_are_put_into_either(dtype):
+    numbers = np.array([[1.0, 2.0], [3.0, -4.0]])
+    given = (
+        np.asarray(jnp.asarray(numbers, dtype)) if dtype == "bfloat16" else numbers.astype(dtype)
+    )
+    flax, twin = nnx.Linear(2, 2, rngs=nnx.Rngs(0)), torch.nn.Linear(2, 2)
+    weights.into_jax(flax, {"kernel": given, "bias": np.zeros(2)})
+    weights.into_torch(twin, {"weight": given.T, "bias": np.zeros(2)})
+    np.testing.assert_array_equal(np.asarray(flax.kernel[...]), numbers)
+    np.testing.assert_array_equal(twin.weight.detach().numpy(), numbers.T)
+
+
+@pytest.mark.parametrize(
+    ("move", "names"),
+    [(weights.to_torch, ("n.scale", "n.weight")), (weights.to_jax, ("n.mean", "n.running_mean"))],
+)
+def test_two_tensors_of_one_name_are_refused(move, names):
+    with pytest.raises(weights.WeightsError, match="two tensors that become"):
+        move({name: np.zeros(2) for name in names})
