@@ -48,7 +48,15 @@ from torch_node.methods import ADAPTIVE as ADAPTIVE
 from torch_node.methods import mended
 from torch_node.once import once_differentiable
 from torch_node.step_size import fixed_grid
-from torch_node.times import as_times, jumps_between, solver_clock, with_jumps, without
+from torch_node.times import (
+    as_times,
+    between_jumps,
+    inside,
+    jumps_between,
+    solver_clock,
+    with_jumps,
+    without,
+)
 from torch_node.watch import Field, Pass, Watched, counting_nonconvergence
 from torch_node.watch import SolveError as SolveError
 
@@ -168,7 +176,8 @@ def solve(
         max_step: longest step of an adaptive solver, for fields with short events that it would
             step over.
         jump_t: times at which the field jumps. A step ends there, and the next begins on the other
-            side, with an evaluation of its own. Not for Adams methods.
+            side, with an evaluation of its own; at the first and the last time the field is asked
+            inside of them only. Not for Adams methods.
         norm: of the state, in which errors are measured; by default its RMS. Backwards `adjoint`
             takes the largest of this norm of the state, of its adjoint, and the RMS of the rest.
 
@@ -188,12 +197,14 @@ def solve(
         y0,
         ts.to(clock.dtype),
         origin,
+        ends=between_jumps(ts.to(clock.dtype), jumps.to(clock.dtype)),
         solver=solver,
         adaptive=solver in ADAPTIVE,
         max_steps=max_steps,
         reversed_back=adjoint == "adjoint" and bool(ts[-1] < ts[0]),
         times_wanted=ts.requires_grad,
     )
+    jumps = inside(jumps, ts)
     if step_size is not None:
         _check_step_count(watched, ts, jumps, step_size)
     if origin is not None:

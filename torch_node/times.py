@@ -53,7 +53,7 @@ def as_times(ts: Given, y0: Tensor) -> Times:
 def jumps_between(
     solver: str, jump_t: Tensor | Sequence[float] | None, ts: Times
 ) -> Float[Tensor, " jumps"]:
-    """The jump times inside of ts, each once. Raises ValueError."""
+    """The jump times from the first to the last of ts, each once. Raises ValueError."""
     if jump_t is None:
         return ts.new_empty(0)
     if "adams" in solver:
@@ -66,7 +66,21 @@ def jumps_between(
         raise ValueError(
             f"`jump_t` is {jump_t}; a vector of times expected, of which gradients are not known"
         )
-    return _inside(jumps, ts).unique()
+    low, high = ts.detach()[[0, -1]].sort().values
+    return jumps[(jumps >= low) & (jumps <= high)].unique()
+
+
+def between_jumps(ts: Times, jumps: Float[Tensor, " jumps"]) -> tuple[float, float]:
+    """The first and the last of ts, each moved towards the other by a rounding if it is a jump."""
+
+    def inwards(t: Tensor, other: Tensor) -> float:
+        if not (jumps == t).any():
+            return t.item()
+        tiny = torch.finfo(t.dtype).tiny  # numbers below it may be taken for 0
+        return (torch.nextafter(t, other) if t else torch.copysign(t + tiny, other)).item()
+
+    start, end = ts.detach()[[0, -1]]
+    return inwards(start, end), inwards(end, start)
 
 
 def solver_clock(
@@ -87,8 +101,8 @@ def solver_clock(
 
 def with_jumps(times: Times, jumps: Float[Tensor, " jumps"]) -> tuple[Tensor, Tensor]:
     """The times with the jumps inside of them, in their order, and where the times are in it."""
-    inside = _inside(jumps, times)
-    both = torch.cat([times, inside[~torch.isin(inside, times.detach())]])
+    added = inside(jumps, times)
+    both = torch.cat([times, added[~torch.isin(added, times.detach())]])
     order = both.detach().argsort(descending=bool(times[0] > times[-1]))
     return both[order], order.argsort()[: len(times)]
 
@@ -98,7 +112,8 @@ def without(times: Times, jumps: Float[Tensor, " jumps"]) -> Tensor:
     return times.detach()[~torch.isin(times.detach(), jumps)]
 
 
-def _inside(jumps: Tensor, times: Tensor) -> Tensor:
+def inside(jumps: Tensor, times: Tensor) -> Tensor:
+    """The jumps between the first and the last time, without these."""
     low, high = times.detach()[[0, -1]].sort().values
     return jumps[(jumps > low) & (jumps < high)]
 

@@ -44,6 +44,7 @@ class Watched:
         y0: of which every derivative must have the shape.
         ts: the observation times.
         origin: time at which the solver's clock is 0, if that is not the field's clock.
+        ends: times between which the field is asked, ts[0]'s and ts[-1]'s.
         solver, max_steps: as in `solve`; adaptive: whether the solver is.
         reversed_back: whether the backward solve's clock is -t, as torchdiffeq's is where times
             decrease.
@@ -58,6 +59,7 @@ class Watched:
         ts: Tensor,
         origin: Tensor | None,
         *,
+        ends: tuple[float, float],
         solver: str,
         adaptive: bool,
         max_steps: int,
@@ -69,7 +71,7 @@ class Watched:
         self.time_dtype, self.origin = ts.dtype, origin
         self.clock_back, self.times_wanted = -1.0 if reversed_back else 1.0, times_wanted
         start, end = ts[0].item(), ts[-1].item()
-        self.first, self.last = min(start, end), max(start, end)
+        self.first, self.last = min(ends), max(ends)
         self.direction = 1.0 if end > start else -1.0
         self.step_times = [start]
         self.forward, self.backward = Pass(), Pass()
@@ -92,7 +94,8 @@ class Watched:
         """The field at (t, y), never outside of the first and last time; one evaluation."""
         self.now.nfe += 1
         t = self._time(t if self.times_wanted else t.detach())
-        t = t.clamp(self.first, self.last)  # one rounding may lead out
+        moved = t.detach().clamp(self.first, self.last) - t.detach()  # by one rounding
+        t = t + moved  # which is no reason to lose a derivative
         version = 0 if y.is_inference() else y._version
         dy = self.field(t, y)
         if version != (0 if y.is_inference() else y._version):

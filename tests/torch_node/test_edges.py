@@ -271,6 +271,45 @@ def test_jumps_are_landed_on(solver, adjoint, ts):
     assert solution.ys[-1].item() == pytest.approx(area, abs=1e-13)
 
 
+# A field that has no value at its jumps, which are where the solve begins and ends, and within.
+@pytest.mark.parametrize("adjoint", ["direct", "adjoint", "handwritten"])
+@pytest.mark.parametrize("solver", JUMPING)
+@pytest.mark.parametrize("ts", [(0, 2), (2, 0), (1.7e9, 1.7e9 + 2), (-2, -1.5, 0)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_jump_at_either_end_is_never_asked_for(solver, adjoint, ts, dtype):
+    if adjoint == "handwritten" and solver != "euler":
+        pytest.skip("has its own Euler solver")
+    at, asked = numbers(ts[0], ts[-1]), []
+
+    def field(t, y):
+        asked.append(t.item())
+        return torch.where((t == at).any(), torch.nan, 2.0) + 0 * y
+
+    settings = options(solver, adjoint, jump_t=at)
+    y0, times = numbers(1.0, dtype=dtype, grad=True), numbers(*ts)
+    solution = solve(field, y0, times, **settings)
+    solution.ys[-1].sum().backward()
+    # What a step adds is rounded, and where it ends too, if the solver's clock is not from ts[0].
+    clock = abs(ts[0]) if dtype == torch.float64 else 0
+    close = 2 * solution.accepted * (5 * torch.finfo(dtype).eps + clock * 2**-52)
+    assert solution.ys[-1].item() == pytest.approx(1 + 2 * (ts[-1] - ts[0]), abs=close)
+    assert y0.grad.item() == 1
+    assert min(ts) < min(asked) <= max(asked) < max(ts)
+
+
+@pytest.mark.parametrize("adjoint", ["direct", "adjoint"])
+@pytest.mark.parametrize("solver", JUMPING)
+def test_a_jump_at_an_end_takes_no_derivative_away(solver, adjoint):
+    def gradients(jumps):
+        y0, ts = numbers(0.7, grad=True), numbers(0.25, 1, grad=True)
+        settings = options(solver, adjoint, jump_t=jumps)
+        solution = solve(lambda t, y: t**2 * y, y0, ts, **settings)
+        return torch.stack(torch.autograd.grad(solution.ys[-1], (y0, ts))[1:])
+
+    # A rounding over a tolerance of 1e-6, by which it moves the steps.
+    torch.testing.assert_close(gradients([0.25, 1.0]), gradients(None), rtol=2.3e-10, atol=0)
+
+
 def test_a_step_that_ends_on_a_jump_by_itself_does_not_hide_the_next_one():
     field = lambda t, y: torch.where(t < 1, 1.0, torch.where(t < 2.5, -3.0, 2.0)) + 0 * y
     settings = options("dopri5", max_step=0.5, jump_t=[1.0, 2.5])
