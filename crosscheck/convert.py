@@ -66,8 +66,6 @@ def convert(run: Path | str, to: str, out: Path | str | None = None) -> Path:
         raise ConvertError(f"{out} exists already; choose a new folder with --out.")
     try:
         if (run / "config.json").is_file():
-            if run.resolve() in out.resolve().parents:  # its own copy would be copied
-                raise ConvertError(f"{out} is inside of {run}; choose a folder beside it.")
             _convert_run(run, to, out)
         else:
             _convert_checkpoint(run, to, out)

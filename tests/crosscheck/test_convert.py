@@ -155,8 +155,9 @@ def test_the_folder_one_is_in_can_be_converted(tmp_path, monkeypatch):
 
 
 def test_what_cannot_be_converted_is_refused_in_one_sentence(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
     with pytest.raises(ConvertError, match="holds neither a run"):
-        convert(tmp_path, "torch", tmp_path / "out")
+        convert(tmp_path / "empty", "torch", tmp_path / "out")
     with pytest.raises(ConvertError, match="is not a folder"):
         convert(tmp_path / "nothing", "torch")
     torch_side = learner("torch", "sgd")
@@ -167,10 +168,10 @@ def test_what_cannot_be_converted_is_refused_in_one_sentence(tmp_path, capsys):
         convert(tmp_path / "here", "jax", tmp_path / "here")
     with pytest.raises(ConvertError, match="'numpy' is no framework"):
         convert(tmp_path / "here", "numpy")
+    with pytest.raises(ConvertError, match="is inside of"):
+        convert(tmp_path / "here", "jax", tmp_path / "here" / "there")
     (tmp_path / "list").mkdir()
     (tmp_path / "list" / "config.json").write_text("[]")
-    with pytest.raises(ConvertError, match="is inside of"):
-        convert(tmp_path / "list", "jax", tmp_path / "list" / "there")
     with pytest.raises(ConvertError, match="list cannot be converted"):
         convert(tmp_path / "list", "jax")
     torch_node.checkpoint.write(
