@@ -36,8 +36,6 @@ from torch_node import checkpoint as torch_checkpoint
 from torch_node import solve as torch_solve
 
 SLOTS = {"trace": "momentum_buffer", "mu": "exp_avg", "nu": "exp_avg_sq"}
-
-
 FRAMEWORKS = ("jax", "torch")
 
 

@@ -141,7 +141,7 @@ def discrete_log_density(
 
 
 def matching_loss(velocity: Velocity, batch: Mapping[str, Tensor]) -> Float[Tensor, ""]:
-    """Flow matching (Lipman et al. 2023): at (1 - t) noise + t x the field be x - noise."""
+    """Flow matching (Lipman et al. 2023): it asks for x - noise at (1 - t) noise + t x."""
     x, noise, t = batch["x"], batch["noise"], batch["t"][:, None]
     found = velocity(batch["t"], (1 - t) * noise + t * x)
     return ((found - (x - noise)) ** 2).mean()

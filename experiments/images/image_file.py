@@ -27,7 +27,7 @@ def read(path: Path, *, fashion: bool = False) -> tuple[ndarray, str]:
     authors did: the ink fitted into 20x20, and its centre of mass put in the centre of 28x28; with
     `fashion`, as Fashion-MNIST's did: the piece fitted into all of 28x28. Raises `DataError`.
     """
-    grey, done = _load(path)
+    grey, done = _decoded(path, _values)
     if grey.ndim != 2 or min(grey.shape) < 2:
         raise DataError(f"{path} has the shape {list(grey.shape)}; one picture expected.")
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
@@ -71,13 +71,6 @@ def picture(path: Path) -> Image.Image:
     return found
 
 
-def _load(path: Path) -> tuple[ndarray, list[str]]:
-    """Grey values in [0, 1], upright, and in words what was done to get them."""
-    if path.suffix.lower() == ".npy":
-        return _decoded(path, _grey)
-    return _decoded(path, _values)
-
-
 def _decoded(path: Path, use: Callable[[Any], T]) -> tuple[T, list[str]]:
     """`use` of a file's array, or of its image, upright; and in words what was done to it."""
     if not path.is_file():
@@ -99,8 +92,10 @@ def _decoded(path: Path, use: Callable[[Any], T]) -> tuple[T, list[str]]:
         raise DataError(f"{path} cannot be read as an image: {error}.") from None
 
 
-def _values(image: Image.Image) -> ndarray:
+def _values(image: Image.Image | ndarray) -> ndarray:
     """Grey values in [0, 1]; what is transparent is white paper."""
+    if isinstance(image, ndarray):
+        return _grey(image)
     if image.mode[0] in "IF":  # more than 8 bits: Pillow would cut them off
         numbers = np.asarray(image)
         clear = numbers == image.info.get("transparency", -1)

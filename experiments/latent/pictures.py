@@ -68,6 +68,7 @@ def series(path: Path, model: Trained) -> None:
 def walk(path: Path, model: Trained) -> None:
     """Draw trajectories along the first two principal directions of `z0` over the test set."""
     problem = model.problem
+    plane = len(problem.names) == 2
     mean = model.encode(problem.test.observed)[SHOWN][0]
     centre = mean.mean(0)
     _, widths, directions = np.linalg.svd(mean - centre, full_matrices=False)
@@ -81,14 +82,13 @@ def walk(path: Path, model: Trained) -> None:
         ask = np.tile(forward[forward <= problem.stretch], (len(steps), 1))
         found = model.decode({"RNN": z0, "ODE-RNN": z0}, ask)[SHOWN] * problem.deviation
         for axis, values, step in zip(axes[row], found, steps, strict=True):
-            if len(problem.names) == 2:
+            if plane:
                 axis.plot(*values.T, color=BLUE, lw=1.2)
                 axis.plot(*values[0], "o", color=ORANGE, ms=3)
             else:
                 axis.plot(ask[0] * problem.scale, values[:, 0], color=BLUE, lw=1.2)
             axis.set_title(f"direction {row + 1}: {step:+.1f} sd", fontsize=7)
             axis.tick_params(labelsize=6)
-    plane = len(problem.names) == 2
     figure.supxlabel(problem.names[0] if plane else problem.unit, fontsize=8)
     figure.supylabel(
         problem.names[1] if plane else f"{problem.names[0]}, less its mean", fontsize=8

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from experiments.harness import page_blocks
@@ -91,23 +91,18 @@ def _name(title: str) -> str:
     return next(name for name, variant in grid.VARIANTS.items() if variant.title == title)
 
 
-def _compared(*names: str, against: str = "odenet") -> Callable[[Record], Table]:
-    pairs = [(name, against) for name in names if name != against]
+def _compared(pairs: Sequence[evidence.Pair]) -> Callable[[Record], Table]:
     return lambda record: tables.comparisons(record, evidence.compared(record), pairs)
 
 
 BLOCKS: dict[str, Callable[[Record], Table | str]] = {
     "table1": tables.table1,
-    "differences": lambda record: tables.comparisons(
-        record, evidence.compared(record), grid.MAIN_PAIRS
-    ),
+    "differences": _compared(grid.MAIN_PAIRS),
     "base-rate": base_rate,
     "disagreements": lambda record: tables.disagreements(record, grid.ROWS),
     "rates": tables.chosen_rates,
-    "depth": _compared(*grid.DEPTH),
-    "relu": lambda record: tables.comparisons(
-        record, evidence.compared(record), [(without, name) for name, without in grid.RELU]
-    ),
+    "depth": _compared([(name, "odenet") for name in grid.DEPTH if name != "odenet"]),
+    "relu": _compared([(without, name) for name, without in grid.RELU]),
     "norm": lambda record: tables.costs(record, grid.NORMED),
     "solvers": lambda record: examined.changed_solvers(record, ("odenet", *grid.COARSE)),
 }

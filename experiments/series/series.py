@@ -66,8 +66,8 @@ class Series:
                 else (f"is followed by {plain(times[row + 1])}", "sort the observations by time")
             )
             raise DataError(f"time {plain(times[row])} {fault}, but times must increase; {cure}.")
-        if (np.abs(values) > LARGEST).any():
-            row, channel = (int(i) for i in np.argwhere(np.abs(values) > LARGEST)[0])
+        if len(large := np.argwhere(np.abs(values) > LARGEST)):
+            row, channel = large[0].tolist()
             raise DataError(
                 f"{self.names[channel]} is {plain(values[row, channel])} at time "
                 f"{plain(times[row])}; a number whose square is finite, or NaN for a missing "
