@@ -68,9 +68,10 @@ class Series:
             raise DataError(f"time {plain(times[row])} {fault}, but times must increase; {cure}.")
         if len(large := np.argwhere(np.abs(values) > LARGEST)):
             row, channel = large[0].tolist()
+            value = values[row, channel]
             raise DataError(
-                f"{self.names[channel]} is {plain(values[row, channel])} at time "
-                f"{plain(times[row])}; a number whose square is finite, or NaN for a missing "
+                f"{self.names[channel]} is {'infinite' if np.isinf(value) else plain(value)} at "
+                f"time {plain(times[row])}; a number whose square is finite, or NaN for a missing "
                 "value, expected."
             )
         for column, name in enumerate(self.names):

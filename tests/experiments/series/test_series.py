@@ -25,7 +25,7 @@ def series(times, values):
         ([1.7e9 + 0.5] * 2, [[1], [2]], "time 1700000000.5 is there twice"),
         ([0], [[1]], "1 observation"),
         ([0, NAN], [[1], [2]], "observation 2 is nan"),
-        ([0, 1], [[1], [np.inf]], "a is inf at time 1"),
+        ([0, 1], [[1], [np.inf]], "a is infinite at time 1"),
         ([0, 1], [[1], [-1e200]], "a is -1e+200 at time 1; a number whose square is finite"),
         ([0, 1], [[1, NAN], [2, NAN]], "channel b was never observed"),
     ],
