@@ -1,4 +1,4 @@
-"""Series at irregular times, forecast beyond a window: latent ODEs against recurrent networks.
+"""Series at irregular times, forecast beyond a window: latent ODEs against networks without one.
 
 A method sees a window's observations and is asked for what follows it. It is trained on windows
 only, never on what follows; validation and test windows are others, scored on what follows them.
@@ -19,7 +19,8 @@ from numpy import ndarray
 from experiments.latent import spirals, windows
 from experiments.latent.predictions import rmse
 from experiments.latent.windows import Observed, Questions, Windows
-from experiments.paying import recurrent
+from experiments.paying import attention, recurrent
+from experiments.paying.attention import Transformer
 from experiments.paying.learners import learner
 from experiments.paying.protocol import Data, Learnt, Part, Task, Trivial
 from experiments.paying.recurrent import Recurrent
@@ -174,6 +175,10 @@ def task(
             Recurrent(channels(data), size, decay, rngs=nnx.Rngs(seed)), loss
         )
 
+    def transformer(data: Data, size: int, seed: int) -> Any:
+        span = float(data.train.times.max())
+        return learner(Transformer(channels(data), size, span, rngs=nnx.Rngs(seed)), attention.loss)
+
     forecast = recurrent.forecast
     methods: dict[str, Learnt | Trivial] = {
         "ode-rnn": Learnt("latent ODE, ODE-RNN encoder", "Neural ODE", latent(True), scored(carry)),
@@ -187,6 +192,7 @@ def task(
         "one-step": Learnt(
             "RNN trained one step ahead", "baseline", network(False, one_step), scored(forecast)
         ),
+        "transformer": Learnt("Transformer", "baseline", transformer, scored(attention.forecast)),
         "last": Trivial("last value", constant(last), lambda data: 0),
         "mean": Trivial("mean of the window", constant(mean), lambda data: 0),
     }

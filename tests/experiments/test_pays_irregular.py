@@ -6,7 +6,8 @@ import pytest
 from flax import nnx
 
 from experiments.latent.windows import Observed, Questions, pack, problem
-from experiments.paying import irregular, recurrent
+from experiments.paying import attention, irregular, recurrent
+from experiments.paying.attention import Transformer
 from experiments.paying.irregular import Held
 from experiments.paying.protocol import Data
 from experiments.paying.recurrent import Recurrent
@@ -57,6 +58,27 @@ def test_a_state_decays_to_the_bias_in_a_long_gap(rows):
     model.rate.kernel[...] = jnp.ones_like(model.rate.kernel[...])
     found = recurrent.forecast(model, times, values, mask, times[:, -1:] + 1e4)
     assert found[:, 0] == pytest.approx(np.tile(model.leave.bias[...], (4, 1)), abs=1e-6)
+
+
+def test_a_transformer_reads_what_was_observed_and_answers_each_question_by_itself(rows):
+    times, values, mask = (jnp.asarray(a, jnp.float32) for a in rows)
+    model = Transformer(CHANNELS, 8, 3.0, rngs=nnx.Rngs(0))
+    free = jnp.zeros_like(times).at[:, 3:].set(1.0)
+    found = model(times, values, mask, free)
+    assert (model(times, values.at[:, 3:].set(9.0), mask, free) == found).all()
+    assert not (model(times, values.at[:, 2].set(9.0), mask, free) == found).all()
+    seen = times[:, :3], values[:, :3], mask[:, :3]
+    later = attention.forecast(model, *seen, times[:, 3:])
+    assert later == pytest.approx(found[:, 3:], abs=EPS)
+    assert attention.forecast(model, *seen, times[:, 4:5]) == pytest.approx(later[:, 1:2], abs=EPS)
+    # the error is that of the free entries
+    batch = {"times": times, "values": values, "mask": mask, "free": free}
+    error = float(((later - values[:, 3:]) ** 2).mean())
+    assert attention.loss(model, batch) == pytest.approx(error, rel=EPS)
+    # a masked entry, as padding is, might not be there
+    front = lambda a: jnp.pad(a, [(0, 0), (2, 0), *[(0, 0)] * (a.ndim - 2)])
+    padded = attention.forecast(model, *map(front, seen), times[:, 3:])
+    assert padded == pytest.approx(later, abs=EPS)
 
 
 def made(times, values, ask, truth):
