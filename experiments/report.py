@@ -139,7 +139,7 @@ def results(record: Record, pictures: dict[str, str]) -> list[Block]:
         "Depth",
         "ResNets of several depths against ODE-Net, whose parameters are those of about one "
         "block, and whose compute is that of several.",
-        [tables.costs(record, grid.DEPTH), compared(to_odenet(grid.DEPTH))],
+        [tables.costs(record, grid.DEPTH), compared(grid.DEPTH_PAIRS)],
         "depth",
     )
     for title, names in (
@@ -181,7 +181,7 @@ def results(record: Record, pictures: dict[str, str]) -> list[Block]:
     section(
         "Noise, shift and rotation",
         f"Test error (%) on test images changed in ways not seen in training; {UNITS}",
-        [examined.robustness(record, ("odenet", "resnet6", "resnet1", "rknet"), "resnet6")],
+        [examined.robustness(record, (evidence.ode_net(record), *grid.MAIN[:-1]), "resnet6")],
         "robustness",
     )
     section("Runs without results", "", [tables.failures(record)])

@@ -109,7 +109,8 @@ def half_backward(record: Record, verdicts: Mapping[Pair, Verdict]) -> Found | N
 
 def error_falls(record: Record, verdicts: Mapping[Pair, Verdict]) -> Found | None:
     """Error of the logits against NFE when a trained net is solved by dopri5: falls every time."""
-    rows = {k: of for k, of in examined.solver_rows(record, "odenet").items() if k[0] == "dopri5"}
+    solved = examined.solver_rows(record, "odenet-adjoint").items()
+    rows = {k: of for k, of in solved if k[0] == "dopri5"}
     if len(rows) < 2:
         return None
     mean = lambda key, of: sum(row[key] for row in of) / len(of)
@@ -121,7 +122,7 @@ def error_falls(record: Record, verdicts: Mapping[Pair, Verdict]) -> Found | Non
 
 def is_a_flow(record: Record, verdicts: Mapping[Pair, Verdict]) -> Found | None:
     """Trained by dopri5 at 1e-3, the error with every one of `OTHER_SOLVERS` is the same."""
-    return _changes(record, "odenet", OTHER_SOLVERS, within=True)
+    return _changes(record, "odenet-adjoint", OTHER_SOLVERS, within=True)
 
 
 def learnt_its_solver(name: str) -> Judge:
@@ -154,7 +155,7 @@ CLAIMS = (
     Claim("JAX and torch end alike", "here", "",
           difference("torch-odenet", "odenet-adjoint", "equal")),
     Claim("Leaving out the last ReLU costs ODE-Net", "here", "",
-          difference("odenet-norelu", "odenet", "higher")),
+          difference("odenet-adjoint-norelu", "odenet-adjoint", "higher")),
     Claim("and ResNet-1", "here", "", difference("resnet1-norelu", "resnet1", "higher")),
     Claim("Trained by dopri5 at 1e-3, ODE-Net is a flow: any finer or coarser solver from one rk4 "
           "step up will do", "here", "", is_a_flow),

@@ -32,6 +32,11 @@ def done(record: Record, variant: str) -> list[Record]:
     return [run for run in runs if run["variant"] == variant and run["status"] == "done"]
 
 
+def ode_net(record: Record) -> str:
+    """The variant that stands for ODE-Net: by either gradient it is the same network."""
+    return "odenet" if done(record, "odenet") else "odenet-adjoint"
+
+
 def by_fold(record: Record, variant: str) -> dict[str, list[Record]]:
     """The finished runs of a variant by fold (`all` where there are none)."""
     found: dict[str, list[Record]] = {}

@@ -17,7 +17,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from experiments.harness.figures import bare, save
 from experiments.section3 import grid
 from experiments.section3.collect import Record
-from experiments.section3.evidence import done, error
+from experiments.section3.evidence import done, error, ode_net
 from experiments.section3.examined import change, image_error, image_errors, solver_rows
 from experiments.section3.intervals import Interval
 from experiments.section3.tables import values
@@ -68,9 +68,7 @@ def draw(record: Record, folder: Path, prefix: str) -> dict[str, str]:
 
 def curves(record: Record) -> Figure | None:
     """Training loss, validation loss and test error against the epoch: means over runs."""
-    # By either gradient ODE-Net is the same network: one line is enough.
-    one = "odenet" if done(record, "odenet") else "odenet-adjoint"
-    names = [name for name in (*grid.MAIN[:-1], one) if done(record, name)]
+    names = [name for name in (*grid.MAIN[:-1], ode_net(record)) if done(record, name)]
     if not names:
         return None
     rows = [row for name in names for run in done(record, name) for row in run["rows"]]
@@ -135,8 +133,9 @@ def _against_nfe(axes: Sequence[Axes], record: Record, names: Sequence[str]) -> 
 
 def depth(record: Record) -> Figure | None:
     """Test error against compute and parameters: ResNets of several depths, and ODE-Net."""
-    resnets = [name for name in grid.DEPTH if name != "odenet" and done(record, name)]
-    if not resnets or not done(record, "odenet"):
+    resnets = [name for name in grid.DEPTH[:-1] if done(record, name)]
+    one = ode_net(record)
+    if not resnets or not done(record, one):
         return None
     figure, axes = _figure(2)
     for axis, key, label in (
@@ -145,13 +144,13 @@ def depth(record: Record) -> Figure | None:
     ):
         for names, color, side, offset in (
             (resnets, COLORS["resnet6"], "right", (-4, 3)),
-            (["odenet"], COLORS["odenet"], "left", (5, -9)),
+            ([one], COLORS["odenet"], "left", (5, -9)),
         ):
             x = [float(np.median(values(record, name, key))) for name in names]
             found = [error(record, name) for name in names]
             _errorbars(axis, x, found, color, "", line=True)
             for at, of, name in zip(x, found, names, strict=True):
-                text = "ODE-Net" if name == "odenet" else name.removeprefix("resnet")
+                text = "ODE-Net" if name == one else name.removeprefix("resnet")
                 axis.annotate(text, (at, of.mean), xytext=offset, textcoords="offset points",
                               ha=side, fontsize=LABEL_POINTS, color=color)  # fmt: skip
         axis.set(title="Test error (%)", xlabel=label, xscale="log")
@@ -189,7 +188,7 @@ def solvers(record: Record) -> Figure | None:
 
 def robustness(record: Record) -> Figure | None:
     """Test error under noise, shift and rotation."""
-    names = [name for name in grid.MAIN if image_errors(record, name)]
+    names = [n for n in (ode_net(record), *grid.MAIN[:-1]) if image_errors(record, n)]
     if not names:
         return None
     figure, axes = _figure(3)

@@ -101,8 +101,10 @@ BLOCKS: dict[str, Callable[[Record], Table | str]] = {
     "base-rate": base_rate,
     "disagreements": lambda record: tables.disagreements(record, grid.ROWS),
     "rates": tables.chosen_rates,
-    "depth": _compared([(name, "odenet") for name in grid.DEPTH if name != "odenet"]),
+    "depth": _compared(grid.DEPTH_PAIRS),
     "relu": _compared([(without, name) for name, without in grid.RELU]),
     "norm": lambda record: tables.costs(record, grid.NORMED),
-    "solvers": lambda record: examined.changed_solvers(record, ("odenet", *grid.COARSE)),
+    "solvers": lambda record: examined.changed_solvers(
+        record, ("odenet", "odenet-adjoint", *grid.COARSE)
+    ),
 }

@@ -232,7 +232,7 @@ def test_models_are_compared_on_the_folds_that_both_have(tmp_path):
 
 
 def test_claims_of_whatever_runs_there_are(tmp_path):
-    names = ("odenet", "odenet-adjoint", "resnet6", "resnet1", "odenet-norelu")
+    names = ("odenet", "odenet-adjoint", "resnet6", "resnet1", "odenet-adjoint-norelu")
     errors = dict.fromkeys(names, 1) | {"resnet1": 40}
     folder = folded(tmp_path, "converged", names[:4], errors)
     record = join([collect(folder), collect(folded(tmp_path, "relu-norm", names[4:], errors))])
