@@ -1,6 +1,7 @@
 """What the paper and the work we follow up on say, and what our runs say of it.
 
-The rules by which a claim counts as reproduced are here, and were written before the runs.
+The rules by which a claim counts as reproduced are here, and were written before the runs but for
+one mend: `error_falls` first asked a lower error of the second of two tolerances of equal NFE.
 """
 
 from __future__ import annotations
@@ -108,14 +109,14 @@ def half_backward(record: Record, verdicts: Mapping[Pair, Verdict]) -> Found | N
 
 
 def error_falls(record: Record, verdicts: Mapping[Pair, Verdict]) -> Found | None:
-    """Error of the logits against NFE when a trained net is solved by dopri5: falls every time."""
+    """Error of the logits when a trained net is solved by dopri5: less wherever NFE is more."""
     solved = examined.solver_rows(record, "odenet-adjoint").items()
     rows = {k: of for k, of in solved if k[0] == "dopri5"}
     if len(rows) < 2:
         return None
     mean = lambda key, of: sum(row[key] for row in of) / len(of)
     points = sorted((mean("nfe_forward", of), mean("logit_error", of)) for of in rows.values())
-    falls = all(a[1] > b[1] for a, b in zip(points, points[1:], strict=False))
+    falls = all(a[1] > b[1] for a in points for b in points if a[0] < b[0])
     text = ", ".join(f"{nfe:.0f}: {error:.0e}" for nfe, error in points)
     return Found(REPRODUCED if falls else NOT, text, len(next(iter(rows.values()))))
 

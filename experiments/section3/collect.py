@@ -72,7 +72,8 @@ def load(path: Path) -> Record:
 def join(records: Sequence[Record]) -> Record:
     """One record of the runs of several, made alike: with the same flags and data.
 
-    Of a run that several have the best state counts, and the first of equals. Raises `ConfigError`
+    Of a run that several have the best state counts, one that was examined before one that was
+    not, and the first of equals. Raises `ConfigError`
     for records that were not made alike.
     """
     first = records[0]
@@ -84,10 +85,11 @@ def join(records: Sequence[Record]) -> Record:
                     f"the {what} of {record['preset']} are not those of {first['preset']} "
                     f"({its} and {mine}): they cannot be joined."
                 )
+    rank = lambda run: (STATES.index(run["status"]), "examined" not in run)
     runs: dict[tuple, Record] = {}
     for run in (run for record in records for run in record["runs"]):
         known = runs.setdefault(key_of(run), run)
-        if STATES.index(run["status"]) < STATES.index(known["status"]):
+        if rank(run) < rank(known):
             runs[key_of(run)] = run
     sessions = [session for record in records for session in record["sessions"]]
     presets = dict.fromkeys(name for one in records for name in one["preset"].split("+"))

@@ -192,6 +192,8 @@ def test_a_record_outlives_its_folders_and_grows(folder, tmp_path, capsys):
     ]
     assert len(evidence.done(after, "resnet12")) == 1
     assert after["sessions"] == before["sessions"]
+    bare = [{k: v for k, v in run.items() if k != "examined"} for run in after["runs"]]
+    assert join([after | {"runs": bare}, after])["runs"] == after["runs"]  # what was examined stays
     with pytest.raises(ConfigError, match="flags of laptop are not those of laptop"):
         join([before, after | {"flags": ["--epochs", "4"]}])
     assert command.main(["study.json"]) == 2
@@ -248,6 +250,21 @@ def test_claims_of_whatever_runs_there_are(tmp_path):
     assert found["NFE backward is about half of NFE forward (3c)"][3] == "**reproduced**"
     assert found["Leaving out the last ReLU costs ODE-Net"][3] == "**refuted**"
     assert {row[3] for row in claims.judged({}).rows} == {"not run"}
+
+
+def test_error_falls_where_evaluations_are_more():
+    def judge(*points):
+        row = lambda nfe, error: {"solver": "dopri5", "tolerance": error, "step_size": None,
+                                  "nfe_forward": nfe, "logit_error": error}  # fmt: skip
+        solvers = [row(nfe, error) for nfe, error in points]
+        run = {"variant": "odenet-adjoint", "status": "done", "examined": {"solvers": solvers}}
+        return claims.error_falls({"runs": [run]}, {}).verdict
+
+    assert judge((14, 0.3), (20, 0.1), (32, 0.01)) == claims.REPRODUCED
+    assert judge((14, 0.3), (20, 0.1), (32, 0.2)) == claims.NOT
+    # of two tolerances with one NFE neither has more
+    assert judge((14, 0.3), (20, 0.1), (20, 0.2), (32, 0.01)) == claims.REPRODUCED
+    assert judge((14, 0.15), (20, 0.1), (20, 0.2), (32, 0.01)) == claims.NOT
 
 
 def test_a_coarsely_trained_net_and_its_solver(tmp_path):
