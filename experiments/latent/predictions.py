@@ -137,6 +137,7 @@ def compare(model: Trained, config: Any) -> dict[str, Any]:
 def text(problem: Windows, config: Any, results: dict[str, Any]) -> str:
     """The table of a run, and what else was measured, in Markdown."""
     columns = {"inside": "between observations", "beyond": "beyond", "before": "before"}
+    columns = {p: title for p, title in columns.items() if getattr(problem.test, p).mask.any()}
     headers = ["RMSE", *columns.values(), f"in the {BAND:.0%} band beyond"]
     body = []
     for name, row in results["rmse"].items():
