@@ -17,8 +17,8 @@ from tyro.conf import arg
 
 from experiments.harness import flags
 from experiments.harness.command import command, say, show
-from experiments.harness.errors import ConfigError, RunError
-from experiments.harness.files import lock_folder
+from experiments.harness.errors import ConfigError
+from experiments.harness.files import lock_folder, writing
 from experiments.harness.provenance import environment, short
 from experiments.paying import page, tasks
 from experiments.paying.fit import fit
@@ -87,10 +87,8 @@ def run(arguments: list[str], console: Console) -> None:
     flags.positive("--minutes", config.what.minutes)
     path = config.where.record or Path("runs") / f"pays-{task.name}.json"
     folder = path.parent / f".{path.stem}"
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{folder} cannot be written ({error.strerror}).") from None
     with lock_folder(folder):
         compare(Record(path, task), seconds, config.what.minutes, console)
 

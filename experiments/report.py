@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from experiments.harness.command import guard, say
+from experiments.harness.command import command, say
 from experiments.harness.errors import ConfigError, RunError
 from experiments.harness.files import write_atomic
 from experiments.harness.markdown import Block, Heading, Picture, Table, Text, markdown, page
@@ -26,16 +26,8 @@ USAGE = "expected STUDY ... [--out FOLDER], STUDY being a study's folder or a re
 EXAMINED = ("odenet", "odenet-adjoint", "rknet", *grid.COARSE)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    return guard("report.py", run, arguments)
-
-
 def run(arguments: list[str], console: Console) -> None:
     """Everything `main` does, with errors as exceptions."""
-    if {"-h", "--help"} & set(arguments):
-        print(__doc__)
-        return
     studies, out = parse(arguments)
     records = joined([collect.load(study) for study in studies])
     try:
@@ -238,6 +230,8 @@ DIFFERENCES = (
 )
 UNITS = "intervals are Student's t over folds, or over seeds where there are no folds."
 
+
+main = command("report.py", run, usage=__doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,6 +6,7 @@ named and the next one goes on; the same command again takes up what is missing.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import sys
@@ -19,9 +20,9 @@ from rich.console import Console
 from tyro.conf import arg
 
 from experiments.harness import flags, workers
-from experiments.harness.command import guard, say
+from experiments.harness.command import command, say
 from experiments.harness.errors import ConfigError, RunError, RunFailedError
-from experiments.harness.files import lock_folder, write_atomic
+from experiments.harness.files import lock_folder, write_atomic, writing
 from experiments.harness.provenance import environment
 from experiments.section3 import collect, grid, rates
 from experiments.section3.cells import Cell, Preset
@@ -132,9 +133,9 @@ def main(
     examine: Sequence[str] = EXAMINE,
 ) -> int:
     """Run the command line; `train` and `examine` are the commands that a run is made of."""
-    job = lambda given, console: run(given, console, train, examine)
+    job = functools.partial(run, train=train, examine=examine)
     how = "the same command goes on from what is saved"
-    return guard("study.py", job, arguments, interrupted=how)
+    return command("study.py", job, interrupted=how)(arguments)
 
 
 def run(
@@ -283,10 +284,8 @@ def begin(folder: Path, record: dict[str, Any], jobs: int) -> dict[str, Any]:
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
     """Write study.json; `RunError` if that cannot be."""
-    try:
+    with writing(folder / "study.json"):
         write_atomic(folder / "study.json", json.dumps(record, indent=2) + "\n")
-    except OSError as error:
-        raise RunError(f"{folder / 'study.json'} cannot be written ({error.strerror}).") from None
 
 
 if __name__ == "__main__":
