@@ -142,9 +142,7 @@ def results(record: Record, pictures: dict[str, str]) -> list[Block]:
         if any(done(record, name) for name in names if name != "odenet"):
             section(title, "", [tables.costs(record, names), compared(to_odenet(names))])
     section(
-        "Without the final ReLU",
-        "",
-        [compared([(without, name) for name, without in grid.RELU])],
+        "Without the final ReLU", "", [compared([(without, name) for name, without in grid.RELU])]
     )
     if any(done(record, name) for name in grid.NORMED if name.split("-")[1:2] == ["batch"]):
         section(

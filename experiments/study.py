@@ -108,8 +108,7 @@ class Run:
     """Where results go."""
 
     out: Annotated[
-        Path | None,
-        arg(metavar="FOLDER", help_behavior_hint="(default: runs/study-PRESET)"),
+        Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: runs/study-PRESET)")
     ] = None
     """Folder of the study; one that was begun is gone on with."""
     results: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: none)")] = (
