@@ -66,13 +66,11 @@ class Measurement:
             help_behavior_hint="(default: all)",
         ),
     ] = get_args(Part)
-    only: Annotated[str, arg(metavar="WORDS", help_behavior_hint="(default: all)")] = ""
+    only: Annotated[str, flags.named("WORDS", "all")] = ""
     """Only contests with these words in their name."""
     quick: bool = False
     """Only the main contests, between the first sides of each, in this one process."""
-    out: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: nowhere)")] = (
-        None
-    )
+    out: Annotated[Path | None, flags.named("FOLDER", "nowhere")] = None
     """Where benchmark.json, summary.md and the figures go."""
 
 

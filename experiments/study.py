@@ -70,21 +70,15 @@ class Study:
     solvers. fashion: Fashion-MNIST, 20,000 images (-full: all). laptop: 3 epochs, 93 runs; paper:
     160 epochs of the full set; coarse-adjoint: what the adjoint of a coarse step does to training
     (-full: on a full set); follow-up: the seven networks of the work we follow up on."""
-    only: Annotated[str | None, arg(metavar="NAMES", help_behavior_hint="(default: all)")] = None
+    only: Annotated[str | None, flags.named("NAMES", "all")] = None
     """Only these variants, with commas between (an unknown one is answered with the list)."""
-    minutes: Annotated[
-        float | None, arg(metavar="M", help_behavior_hint="(default: laptop 85, paper no limit)")
-    ] = None
+    minutes: Annotated[float | None, flags.named("M", "laptop 85, paper no limit")] = None
     """Begin no run after so many minutes; those under way are finished."""
-    jobs: Annotated[
-        int | None, arg(metavar="N", help_behavior_hint="(default: one a core; paper 1)")
-    ] = None
+    jobs: Annotated[int | None, flags.named("N", "one a core; paper 1")] = None
     """Runs at once, each on its share of the cores."""
-    shard: Annotated[str | None, arg(metavar="I/N", help_behavior_hint="(default: all)")] = None
+    shard: Annotated[str | None, flags.named("I/N", "all")] = None
     """Only the I-th of N parts of the runs, for as many machines; collect.py joins the results."""
-    rates: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint=f"(default: {RATES})")] = (
-        None
-    )
+    rates: Annotated[Path | None, flags.named("FILE", str(RATES))] = None
     """Record of the preset rates, from which learning rates are taken."""
 
 
@@ -97,9 +91,7 @@ class Data:
         arg(help_behavior_hint="(default: mnist; with the presets fashion, fashion_mnist)"),
     ] = None
     """Handwritten digits, or pieces of clothing."""
-    data_dir: Annotated[
-        Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: none)")
-    ] = None
+    data_dir: Annotated[Path | None, flags.named("FOLDER", "none")] = None
     """Folder of IDX files; without it MNIST is the embedded images, but with paper."""
 
 
@@ -107,13 +99,9 @@ class Data:
 class Run:
     """Where results go."""
 
-    out: Annotated[
-        Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: runs/study-PRESET)")
-    ] = None
+    out: Annotated[Path | None, flags.named("FOLDER", "runs/study-PRESET")] = None
     """Folder of the study; one that was begun is gone on with."""
-    results: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: none)")] = (
-        None
-    )
+    results: Annotated[Path | None, flags.named("FILE", "none")] = None
     """A record of earlier runs (see collect.py); what is done in it is not run again."""
 
 
