@@ -136,11 +136,7 @@ def difference(left: Tensors, right: Tensors) -> Difference:
 
 
 def compare_tensors(
-    group: str,
-    case: str,
-    sides: Mapping[str, Tensors],
-    bound: float | None,
-    reason: str,
+    group: str, case: str, sides: Mapping[str, Tensors], bound: float | None, reason: str
 ) -> Check:
     """The check that the two sides, by name, agree within `bound`."""
     (left, ours), (right, theirs) = sides.items()

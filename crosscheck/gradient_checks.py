@@ -21,13 +21,7 @@ import numpy as np
 from crosscheck import reference
 from crosscheck.check import Check, compare_tensors, difference
 from crosscheck.fields import THREE
-from crosscheck.gradients import (
-    EXACT,
-    Square,
-    only_times,
-    reference_gradient,
-    without_times,
-)
+from crosscheck.gradients import EXACT, Square, only_times, reference_gradient, without_times
 from crosscheck.problem import EPS, Problem, cotangent
 from crosscheck.trajectories import fixed_bound
 from jax_node.solve import FIXED_STEP

@@ -111,10 +111,7 @@ def _layer_checks(
         compare_tensors(
             "layers",
             f"{case}, {layer}",
-            {
-                "jax": {layer: _from_jax(np.asarray(outputs[layer]))},
-                "torch": {layer: expected},
-            },
+            {"jax": {layer: _from_jax(np.asarray(outputs[layer]))}, "torch": {layer: expected}},
             bound,
             "10 eps sqrt(longest sum = 1024); at least 1e-12 in float64",
         )

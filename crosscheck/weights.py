@@ -136,24 +136,12 @@ def checks(*, all_models: bool) -> list[Check]:
             into_jax(flax, to_jax(there))
             start = of_jax(flax)
             into_torch(twin, to_torch(start))
-            found.append(
-                compare_tensors(
-                    "weights",
-                    case,
-                    {"jax": start, "jax to torch to jax": to_jax(of_torch(twin))},
-                    0.0,
-                    "only moved, never computed with",
-                )
-            )
-            found.append(
-                compare_tensors(
-                    "weights",
-                    case,
-                    {"torch": there, "torch to jax to torch": to_torch(of_jax(flax))},
-                    0.0,
-                    "only moved, never computed with",
-                )
-            )
+            for sides in (
+                {"jax": start, "jax to torch to jax": to_jax(of_torch(twin))},
+                {"torch": there, "torch to jax to torch": to_torch(of_jax(flax))},
+            ):
+                why = "only moved, never computed with"
+                found.append(compare_tensors("weights", case, sides, 0.0, why))
     return found
 
 

@@ -28,7 +28,7 @@ from tyro.conf import arg
 from experiments.harness import flags, malloc
 from experiments.harness.command import command
 from experiments.harness.errors import ConfigError
-from experiments.harness.files import write_atomic
+from experiments.harness.files import write_atomic, writing
 from experiments.harness.provenance import environment
 from experiments.speed import bfloat16, epoch, peak_memory, per_sample, scaling
 from experiments.speed import measure as measuring
@@ -66,13 +66,11 @@ class Measurement:
             help_behavior_hint="(default: all)",
         ),
     ] = get_args(Part)
-    only: Annotated[str, arg(metavar="WORDS", help_behavior_hint="(default: all)")] = ""
+    only: Annotated[str, flags.named("WORDS", "all")] = ""
     """Only contests with these words in their name."""
     quick: bool = False
     """Only the main contests, between the first sides of each, in this one process."""
-    out: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: nowhere)")] = (
-        None
-    )
+    out: Annotated[Path | None, flags.named("FOLDER", "nowhere")] = None
     """Where benchmark.json, summary.md and the figures go."""
 
 
@@ -124,12 +122,8 @@ def chosen(options: Measurement) -> list[Contest]:
         names = ", ".join(contest.name for contest in CONTESTS)
         raise ConfigError(f"--only {options.only} names none of: {names}.")
     if options.out:
-        try:
+        with writing(f"--out {options.out}"):
             options.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(
-                f"--out {options.out} cannot be written ({error.strerror})."
-            ) from None
     if options.quick:
         return [dataclasses.replace(c, sides=c.sides[:3]) for c in found if c.quick]
     return found

@@ -141,10 +141,7 @@ def load(config: Config) -> tuple[Callable[[int], dict[str, np.ndarray]], Sample
 
 
 def train(
-    session: application.Session,
-    *,
-    draw: Callable[[int], dict[str, np.ndarray]],
-    samples: Samples,
+    session: application.Session, *, draw: Callable[[int], dict[str, np.ndarray]], samples: Samples
 ) -> None:
     """Train, then compare the flows; write pictures and tables."""
     layers = session.config.model.layers

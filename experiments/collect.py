@@ -7,27 +7,18 @@ what it holds already kept; study.py --results takes it as done, report.py makes
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from experiments.harness.command import guard, say
-from experiments.harness.errors import ConfigError, RunError
-from experiments.harness.files import write_atomic
+from experiments.harness.command import command, say
+from experiments.harness.errors import ConfigError
+from experiments.harness.files import write_atomic, writing
 from experiments.section3 import collect
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    return guard("collect.py", run, arguments)
 
 
 def run(arguments: list[str], console: Console) -> None:
     """Everything `main` does, with errors as exceptions."""
-    if {"-h", "--help"} & set(arguments):
-        print(__doc__)
-        return
     paths = [Path(argument) for argument in arguments]
     if len(paths) < 2 or paths[0].suffix != ".json" or any(a.startswith("-") for a in arguments):
         raise ConfigError("expected RECORD.json STUDY ..., the record to write and what to join.")
@@ -36,14 +27,14 @@ def run(arguments: list[str], console: Console) -> None:
             raise ConfigError(f"{path} is not there.")
     out = paths[0]
     record = collect.join([collect.load(p) for p in paths[not out.exists() :]])
-    try:
+    with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(out, collect.text(record))
-    except OSError as error:
-        raise RunError(f"{out} cannot be written ({error.strerror}).") from None
     counts = ", ".join(f"{n} {state}" for state, n in collect.states(record).items() if n)
     say(console, "written", f"{out}: {counts}")
 
+
+main = command("collect.py", run, usage=__doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

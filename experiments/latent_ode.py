@@ -58,11 +58,9 @@ class Data:
 
     data: Literal["spirals", "mauna-loa", "csv"] = "spirals"
     """Spirals of two directions, weekly CO2 at Mauna Loa, or a series of your own."""
-    csv: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
+    csv: Annotated[Path | None, flags.named("FILE", "none")] = None
     """The series of --data csv."""
-    observations: Annotated[
-        int | None, arg(metavar="N", help_behavior_hint="(default: 30; of a series 40)")
-    ] = None
+    observations: Annotated[int | None, flags.named("N", "30; of a series 40")] = None
     """Observations of a window, at random."""
     batch_size: Annotated[int, arg(metavar="N")] = 100
     """Windows a step."""

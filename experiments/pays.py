@@ -17,8 +17,8 @@ from tyro.conf import arg
 
 from experiments.harness import flags
 from experiments.harness.command import command, say, show
-from experiments.harness.errors import ConfigError, RunError
-from experiments.harness.files import lock_folder
+from experiments.harness.errors import ConfigError
+from experiments.harness.files import lock_folder, writing
 from experiments.harness.provenance import environment, short
 from experiments.paying import page, tasks
 from experiments.paying.fit import fit
@@ -40,11 +40,9 @@ EXAMPLES = """examples:
 class What:
     """Which runs."""
 
-    task: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: none)")] = None
+    task: Annotated[str | None, flags.named("NAME", "none")] = None
     """What is predicted (an unknown one is answered with the list)."""
-    seconds: Annotated[
-        float | None, arg(metavar="S", help_behavior_hint="(default: the task's)")
-    ] = None
+    seconds: Annotated[float | None, flags.named("S", "the task's")] = None
     """Budget of each training, in CPU seconds."""
     minutes: Annotated[float, arg(metavar="M")] = 600.0
     """Begin no run after so many minutes."""
@@ -54,11 +52,9 @@ class What:
 class Where:
     """Where results go."""
 
-    record: Annotated[
-        Path | None, arg(metavar="FILE", help_behavior_hint="(default: runs/pays-TASK.json)")
-    ] = None
+    record: Annotated[Path | None, flags.named("FILE", "runs/pays-TASK.json")] = None
     """Record of the runs; what is in it is not run again."""
-    page: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
+    page: Annotated[Path | None, flags.named("FILE", "none")] = None
     """Put tables and pictures of the records in results/ beside it into this page; run nothing."""
 
 
@@ -87,10 +83,8 @@ def run(arguments: list[str], console: Console) -> None:
     flags.positive("--minutes", config.what.minutes)
     path = config.where.record or Path("runs") / f"pays-{task.name}.json"
     folder = path.parent / f".{path.stem}"
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{folder} cannot be written ({error.strerror}).") from None
     with lock_folder(folder):
         compare(Record(path, task), seconds, config.what.minutes, console)
 

@@ -22,7 +22,7 @@ from experiments.classify.config import Config
 from experiments.classify.data import load
 from experiments.classify.resolve import resolve
 from experiments.harness import frameworks
-from experiments.harness.command import guard
+from experiments.harness.command import command
 from experiments.harness.errors import ConfigError, RunError, RunFailedError
 from experiments.harness.loop import load_checkpoint
 from experiments.images import image_file
@@ -83,11 +83,6 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         if len(given.images) + given.test != 1:
             raise ConfigError("--animate draws one image; name one file, or --test 1.")
     return given
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, 1 for a failed solve, 2 for bad input."""
-    return guard("predict.py", run, arguments, interrupted="nothing was changed")
 
 
 def run(arguments: list[str], console: Console) -> None:
@@ -187,6 +182,8 @@ def frame_count(config: Config) -> int:
     step = config.solver.step_size
     return FRAMES if step is None else 1 + int(np.ceil(config.solver.t1 / step * (1 - 1e-6)))
 
+
+main = command("predict.py", run, interrupted="nothing was changed")
 
 if __name__ == "__main__":
     sys.exit(main())

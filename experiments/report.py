@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from experiments.harness.command import guard, say
+from experiments.harness.command import command, say
 from experiments.harness.errors import ConfigError, RunError
 from experiments.harness.files import write_atomic
 from experiments.harness.markdown import Block, Heading, Picture, Table, Text, markdown, page
@@ -26,16 +26,8 @@ USAGE = "expected STUDY ... [--out FOLDER], STUDY being a study's folder or a re
 EXAMINED = ("odenet", "odenet-adjoint", "rknet", *grid.COARSE)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    return guard("report.py", run, arguments)
-
-
 def run(arguments: list[str], console: Console) -> None:
     """Everything `main` does, with errors as exceptions."""
-    if {"-h", "--help"} & set(arguments):
-        print(__doc__)
-        return
     studies, out = parse(arguments)
     records = joined([collect.load(study) for study in studies])
     try:
@@ -150,9 +142,7 @@ def results(record: Record, pictures: dict[str, str]) -> list[Block]:
         if any(done(record, name) for name in names if name != "odenet"):
             section(title, "", [tables.costs(record, names), compared(to_odenet(names))])
     section(
-        "Without the final ReLU",
-        "",
-        [compared([(without, name) for name, without in grid.RELU])],
+        "Without the final ReLU", "", [compared([(without, name) for name, without in grid.RELU])]
     )
     if any(done(record, name) for name in grid.NORMED if name.split("-")[1:2] == ["batch"]):
         section(
@@ -238,6 +228,8 @@ DIFFERENCES = (
 )
 UNITS = "intervals are Student's t over folds, or over seeds where there are no folds."
 
+
+main = command("report.py", run, usage=__doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,9 +15,9 @@ from rich.console import Console
 from tyro.conf import arg
 
 from experiments.harness import flags
-from experiments.harness.command import guard, say
+from experiments.harness.command import command, say
 from experiments.harness.errors import ConfigError
-from experiments.harness.files import write_atomic
+from experiments.harness.files import write_atomic, writing
 from experiments.harness.provenance import environment, short
 
 PROG = "solvers.py"
@@ -92,10 +92,8 @@ class Cells:
 
     def __init__(self, folder: Path, settings: dict[str, Any]):
         self.folder, self.settings = folder / "cells", settings
-        try:
+        with writing(folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"{folder} cannot be written ({error.strerror}).") from None
         for cell in self.all():
             if cell["settings"] != settings:
                 raise ConfigError(
@@ -122,18 +120,12 @@ class Cells:
             raise ConfigError(f"{path} cannot be read ({error}); delete it.") from None
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if given[:1] in (["-h"], ["--help"]):
-        print(USAGE)
-        return 0
-    return guard(PROG, run, given)
-
-
 def run(arguments: list[str], console: Console) -> None:
     """Everything `main` does, with errors as exceptions."""
     part = arguments[0] if arguments else "nothing"
+    if part in ("-h", "--help"):
+        print(USAGE)
+        return
     parts: dict[str, tuple[Any, Callable[[Any, Console], None]]] = {
         "precision": (Precision(), precision),
         "clock": (Clock(), clock),
@@ -257,6 +249,8 @@ def record(folder: Path, cells: Cells, text: str, config: Any) -> None:
         f"commit {short(origin['git_commit'])}.\n",
     )
 
+
+main = command(PROG, run)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,6 +6,7 @@ named and the next one goes on; the same command again takes up what is missing.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import sys
@@ -19,9 +20,9 @@ from rich.console import Console
 from tyro.conf import arg
 
 from experiments.harness import flags, workers
-from experiments.harness.command import guard, say
+from experiments.harness.command import command, say
 from experiments.harness.errors import ConfigError, RunError, RunFailedError
-from experiments.harness.files import lock_folder, write_atomic
+from experiments.harness.files import lock_folder, write_atomic, writing
 from experiments.harness.provenance import environment
 from experiments.section3 import collect, grid, rates
 from experiments.section3.cells import Cell, Preset
@@ -69,21 +70,15 @@ class Study:
     solvers. fashion: Fashion-MNIST, 20,000 images (-full: all). laptop: 3 epochs, 93 runs; paper:
     160 epochs of the full set; coarse-adjoint: what the adjoint of a coarse step does to training
     (-full: on a full set); follow-up: the seven networks of the work we follow up on."""
-    only: Annotated[str | None, arg(metavar="NAMES", help_behavior_hint="(default: all)")] = None
+    only: Annotated[str | None, flags.named("NAMES", "all")] = None
     """Only these variants, with commas between (an unknown one is answered with the list)."""
-    minutes: Annotated[
-        float | None, arg(metavar="M", help_behavior_hint="(default: laptop 85, paper no limit)")
-    ] = None
+    minutes: Annotated[float | None, flags.named("M", "laptop 85, paper no limit")] = None
     """Begin no run after so many minutes; those under way are finished."""
-    jobs: Annotated[
-        int | None, arg(metavar="N", help_behavior_hint="(default: one a core; paper 1)")
-    ] = None
+    jobs: Annotated[int | None, flags.named("N", "one a core; paper 1")] = None
     """Runs at once, each on its share of the cores."""
-    shard: Annotated[str | None, arg(metavar="I/N", help_behavior_hint="(default: all)")] = None
+    shard: Annotated[str | None, flags.named("I/N", "all")] = None
     """Only the I-th of N parts of the runs, for as many machines; collect.py joins the results."""
-    rates: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint=f"(default: {RATES})")] = (
-        None
-    )
+    rates: Annotated[Path | None, flags.named("FILE", str(RATES))] = None
     """Record of the preset rates, from which learning rates are taken."""
 
 
@@ -96,9 +91,7 @@ class Data:
         arg(help_behavior_hint="(default: mnist; with the presets fashion, fashion_mnist)"),
     ] = None
     """Handwritten digits, or pieces of clothing."""
-    data_dir: Annotated[
-        Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: none)")
-    ] = None
+    data_dir: Annotated[Path | None, flags.named("FOLDER", "none")] = None
     """Folder of IDX files; without it MNIST is the embedded images, but with paper."""
 
 
@@ -106,14 +99,9 @@ class Data:
 class Run:
     """Where results go."""
 
-    out: Annotated[
-        Path | None,
-        arg(metavar="FOLDER", help_behavior_hint="(default: runs/study-PRESET)"),
-    ] = None
+    out: Annotated[Path | None, flags.named("FOLDER", "runs/study-PRESET")] = None
     """Folder of the study; one that was begun is gone on with."""
-    results: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: none)")] = (
-        None
-    )
+    results: Annotated[Path | None, flags.named("FILE", "none")] = None
     """A record of earlier runs (see collect.py); what is done in it is not run again."""
 
 
@@ -132,9 +120,9 @@ def main(
     examine: Sequence[str] = EXAMINE,
 ) -> int:
     """Run the command line; `train` and `examine` are the commands that a run is made of."""
-    job = lambda given, console: run(given, console, train, examine)
+    job = functools.partial(run, train=train, examine=examine)
     how = "the same command goes on from what is saved"
-    return guard("study.py", job, arguments, interrupted=how)
+    return command("study.py", job, interrupted=how)(arguments)
 
 
 def run(
@@ -283,10 +271,8 @@ def begin(folder: Path, record: dict[str, Any], jobs: int) -> dict[str, Any]:
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
     """Write study.json; `RunError` if that cannot be."""
-    try:
+    with writing(folder / "study.json"):
         write_atomic(folder / "study.json", json.dumps(record, indent=2) + "\n")
-    except OSError as error:
-        raise RunError(f"{folder / 'study.json'} cannot be written ({error.strerror}).") from None
 
 
 if __name__ == "__main__":

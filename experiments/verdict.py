@@ -8,22 +8,16 @@ too, for `pages.py docs/implicit_adams.md verdict=FOLDER follow-up=FOLDER/follow
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from experiments.harness.command import guard
+from experiments.harness.command import command
 from experiments.harness.errors import ConfigError
 from experiments.harness.figures import save
-from experiments.harness.files import write_atomic
+from experiments.harness.files import write_atomic, writing
 from experiments.section3 import coarse_adjoint, coarse_adjoint_page, collect, follow_up_page
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    return guard("verdict.py", run, arguments)
 
 
 def run(arguments: list[str], console: Console) -> None:
@@ -49,7 +43,7 @@ def run(arguments: list[str], console: Console) -> None:
 
 def write(record: dict[str, Any], folder: Path) -> None:
     """Tables and pictures of a record."""
-    try:
+    with writing(folder):
         follow_up = folder / "follow-up"
         follow_up.mkdir(parents=True, exist_ok=True)
         for path, figure in (
@@ -63,9 +57,9 @@ def write(record: dict[str, Any], folder: Path) -> None:
                 save(path, figure)
         write_atomic(folder / "summary.md", coarse_adjoint_page.text(record))
         write_atomic(follow_up / "summary.md", follow_up_page.text(record))
-    except OSError as error:
-        raise ConfigError(f"{folder} cannot be written ({error.strerror}).") from None
 
+
+main = command("verdict.py", run)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -78,12 +78,7 @@ def shooting_losses(
 
 
 def loss(
-    model: Dynamics,
-    batch: Mapping[str, Array],
-    *,
-    solver: str,
-    substeps: int,
-    gap_weight: float,
+    model: Dynamics, batch: Mapping[str, Array], *, solver: str, substeps: int, gap_weight: float
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """Sum of the losses of the field and of the baseline, which share no parameter.
 

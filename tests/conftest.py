@@ -17,6 +17,9 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = programs
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
+# A command that a test starts need not start itself once more (test_malloc.py has it do so).
+os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
+
 # What tests write need not survive the machine: no file waits for the disk.
 os.fsync = lambda descriptor: None
 

@@ -59,12 +59,7 @@ def shooting_losses(
 
 
 def loss(
-    model: Dynamics,
-    batch: Mapping[str, Tensor],
-    *,
-    solver: str,
-    substeps: int,
-    gap_weight: float,
+    model: Dynamics, batch: Mapping[str, Tensor], *, solver: str, substeps: int, gap_weight: float
 ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
     """Sum of the losses of the field and of the baseline, as in jax_node/dynamics.py."""
     field = lambda t, y: model.field(y)

@@ -74,35 +74,21 @@ class ODENet(nn.Module):
 
     def __init__(
         self,
+        solver: Callable[..., Solution],
         *,
+        t1: float,
         final_relu: bool,
         downsampling: str,
         norm: str,
         channels: int,
         classes: int,
-        solver: str,
-        adjoint: str,
-        rtol: float,
-        atol: float,
-        step_size: float | None,
-        max_steps: int,
-        t1: float,
     ) -> None:
         super().__init__()
-        check(solver, adjoint, step_size)
+        self.solver = solver
+        self.t1 = t1
         self.downsample = downsample(downsampling, norm, channels)
         self.field = VectorField(CHANNELS, norm)
         self.head = Head(CHANNELS, final_relu, norm, classes)
-        self.t1 = t1
-        self.solver = functools.partial(
-            solve,
-            solver=solver,
-            adjoint=adjoint,
-            rtol=rtol,
-            atol=atol,
-            step_size=step_size,
-            max_steps=max_steps,
-        )
 
     def forward(
         self,
@@ -174,16 +160,12 @@ def build(
         )
     if solver is None or adjoint is None:
         raise ValueError(f"{name} needs a solver and an adjoint; give `solver` and `adjoint`")
-    return ODENet(
-        **architecture,
-        solver=solver,
-        adjoint=adjoint,
-        rtol=rtol,
-        atol=atol,
-        step_size=step_size,
+    check(solver, adjoint, step_size)
+    integrate = functools.partial(
+        solve, solver=solver, adjoint=adjoint, rtol=rtol, atol=atol, step_size=step_size,
         max_steps=max_steps,
-        t1=t1,
-    )
+    )  # fmt: skip
+    return ODENet(integrate, t1=t1, **architecture)
 
 
 def as_images(

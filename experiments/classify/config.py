@@ -92,7 +92,7 @@ class Solver:
     """Absolute tolerance of an adaptive method."""
     step_size: Annotated[
         float | None,
-        arg(metavar="H", help_behavior_hint="(default: t1 / 4 for rknet's rk4, which is 4 steps)"),
+        flags.named("H", "t1 / 4 for rknet's rk4, which is 4 steps"),
     ] = None
     """Step of a fixed-step method, which needs one."""
     t1: Annotated[float, arg(metavar="T")] = 1.0
@@ -107,9 +107,7 @@ class Training:
 
     optimizer: Literal["sgd", "adam"] = "sgd"
     """Gradient descent with momentum, or Adam."""
-    momentum: Annotated[
-        float | None, arg(metavar="M", help_behavior_hint="(default: 0.9 for sgd)")
-    ] = None
+    momentum: Annotated[float | None, flags.named("M", "0.9 for sgd")] = None
     """Momentum of sgd."""
     epochs: Annotated[int, arg(metavar="N")] = 5
     """Passes over the training images; the paper has 160."""
@@ -117,7 +115,7 @@ class Training:
     """Images per step; an epoch's incomplete last batch is left out. The paper has 128."""
     lr: Annotated[
         float | None,
-        arg(metavar="RATE", help_behavior_hint="(default: 0.1 for sgd, 1e-3 for adam)"),
+        flags.named("RATE", "0.1 for sgd, 1e-3 for adam"),
     ] = None
     """Learning rate at the start."""
     warmup: Annotated[float, arg(metavar="EPOCHS")] = 0.0
@@ -139,13 +137,9 @@ class Training:
             help_behavior_hint="(default: validation if there are images for it, else last)",
         ),
     ] = None
-    start_from: Annotated[
-        Path | None, arg(metavar="RUN", help_behavior_hint="(default: new weights)")
-    ] = None
+    start_from: Annotated[Path | None, flags.named("RUN", "new weights")] = None
     """Begin with the weights of this run's result."""
-    check_gradient: Annotated[
-        int | None, arg(metavar="N", help_behavior_hint="(default: never)")
-    ] = None
+    check_gradient: Annotated[int | None, flags.named("N", "never")] = None
     """Every N steps, compare the gradient with that of the computed loss and of the ODE (jax)."""
     augment: bool = False
     """Crop at random after padding by 4 pixels, as the paper's code does."""
@@ -184,24 +178,19 @@ class Data:
             "--data-dir is given, else tfds if it is there or can be reached, else embedded."
         ),
     ] = "auto"
-    data_dir: Annotated[
-        Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: none)")
-    ] = None
+    data_dir: Annotated[Path | None, flags.named("FOLDER", "none")] = None
     """Your own images: IDX files (train-images-idx3-ubyte and its three companions, gzipped or
     not), or a folder of pictures for each class, perhaps within folders train and test."""
     tfds_dir: Annotated[
         Path | None,
-        arg(
-            metavar="FOLDER",
-            help_behavior_hint="(default: $TFDS_DATA_DIR or ~/tensorflow_datasets)",
-        ),
+        flags.named("FOLDER", "$TFDS_DATA_DIR or ~/tensorflow_datasets"),
     ] = None
     """Folder in which prepared images are kept."""
-    limit_train: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: all)")] = None
+    limit_train: Annotated[int | None, flags.named("N", "all")] = None
     """Use only the first N training images."""
-    limit_test: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: all)")] = None
+    limit_test: Annotated[int | None, flags.named("N", "all")] = None
     """Use only the first N test images."""
-    validation: Annotated[int, arg(metavar="N", help_behavior_hint="(default: none)")] = 0
+    validation: Annotated[int, flags.named("N", "none")] = 0
     """Set N of the training images aside, of all classes alike, to choose by (see --select)."""
     folds: Annotated[
         int | None,
@@ -212,7 +201,7 @@ class Data:
             help_behavior_hint="(default: the set's own test images)",
         ),
     ] = None
-    fold: Annotated[int | None, arg(metavar="k", help_behavior_hint="(default: none)")] = None
+    fold: Annotated[int | None, flags.named("k", "none")] = None
     """Which of --folds to test on: 0 to K - 1."""
     channels: Suppress[int] = 1
     """Of an image, as found in the data."""
@@ -226,7 +215,7 @@ class Run:
 
     out: Annotated[
         Path | None,
-        arg(metavar="FOLDER", help_behavior_hint="(default: runs/DATASET-MODEL-FRAMEWORK-...)"),
+        flags.named("FOLDER", "runs/DATASET-MODEL-FRAMEWORK-..."),
     ] = None
     """New folder for this run."""
     resume: Annotated[
@@ -238,9 +227,7 @@ class Run:
             help_behavior_hint="(default: none)",
         ),
     ] = None
-    evaluate: Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="(default: none)")] = (
-        None
-    )
+    evaluate: Annotated[Path | None, flags.named("RUN", "none")] = None
     """Only evaluate the best checkpoint of the run in this folder."""
 
 

@@ -161,11 +161,7 @@ def summarise_steps(steps: list[dict[str, float]]) -> dict[str, float]:
 
 
 def summarise_run(
-    folder: RunFolder,
-    learner: Any,
-    dataset: Dataset,
-    config: Config,
-    rows: list[dict[str, Any]],
+    folder: RunFolder, learner: Any, dataset: Dataset, config: Config, rows: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """Contents of summary.json: what the final table shows."""
     last, best = rows[-1], next(row for row in rows if row["epoch"] == folder.best_epoch)

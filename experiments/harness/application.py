@@ -47,11 +47,9 @@ class Backend:
 class Run:
     """Where results go, and going on from earlier ones."""
 
-    out: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: runs/...)")] = (
-        None
-    )
+    out: Annotated[Path | None, flags.named("FOLDER", "runs/...")] = None
     """New folder for this run."""
-    resume: Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="(default: none)")] = None
+    resume: Annotated[Path | None, flags.named("RUN", "none")] = None
     """Go on with the run in this folder, with its flags; --epochs may be larger."""
     smoke: bool = False
     """Tiny defaults: everything runs, in seconds, and nothing is learnt."""

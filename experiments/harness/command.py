@@ -8,7 +8,6 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -37,48 +36,45 @@ def in_flags(message: str) -> str:
     return re.sub(rf"`({'|'.join(FLAGS)})(?:='?([^`']*)'?)?`", flag, message)
 
 
-def guard(
+def command(
     prog: str,
     run: Callable[[list[str], Console], None],
-    arguments: Sequence[str] | None,
     *,
+    usage: str | None = None,
     interrupted: str = "--resume goes on from the last finished epoch",
     keep_programs: bool = True,
-) -> int:
-    """Run a command line; returns the exit code: 0, 1 for a failed run, 2 for bad input.
+) -> Main:
+    """The `main` of a command: runs the command line, or its `arguments`.
 
-    With `keep_programs` only the first run on a machine waits for JAX to compile.
+    It returns the exit code: 0, 1 for a failed run, 2 for bad input. `usage` is what `--help`
+    prints where no parser of flags does. With `keep_programs` only the first run on a machine waits
+    for JAX to compile.
     """
-    if arguments is None:
-        malloc.restart_with_kept_memory()
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if keep_programs:
-        cache = Path.home() / ".cache" / "neural-ode" / "jax"
-        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    try:
-        run(given, console)
-        sys.stdout.flush()
-    except BrokenPipeError:  # who read this, say head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
-    except (ConfigError, DataError, RunError) as error:
-        print(f"{prog}: {in_flags(str(error))}", file=sys.stderr)
-        return 2
-    except RunFailedError as error:
-        print(f"{prog}: {in_flags(str(error))}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{prog}: interrupted; {interrupted}.", file=sys.stderr)
-        return 130
-    return 0
-
-
-def command(prog: str, run: Callable[[list[str], Console], None], **options: Any) -> Main:
-    """The `main` of a command: runs the command line, or `arguments`; returns the exit code."""
 
     def main(arguments: Sequence[str] | None = None) -> int:
-        return guard(prog, run, arguments, **options)
+        if arguments is None:
+            malloc.restart_with_kept_memory()
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        if keep_programs:
+            cache = Path.home() / ".cache" / "neural-ode" / "jax"
+            os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+        console = Console(width=None if sys.stdout.isatty() else 120)
+        try:
+            if usage and {"-h", "--help"} & set(given):
+                print(usage)
+            else:
+                run(given, console)
+            sys.stdout.flush()
+        except BrokenPipeError:  # who read this, say head, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
+        except (ConfigError, DataError, RunError, RunFailedError) as error:
+            print(f"{prog}: {in_flags(str(error))}", file=sys.stderr)
+            return 1 if isinstance(error, RunFailedError) else 2
+        except KeyboardInterrupt:
+            print(f"{prog}: interrupted; {interrupted}.", file=sys.stderr)
+            return 130
+        return 0
 
     return main
 

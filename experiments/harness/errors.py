@@ -1,4 +1,4 @@
-"""What a command tells its user in one sentence, by exit code; see `command.guard`."""
+"""What a command tells its user in one sentence, by exit code; see `command.command`."""
 
 
 class ConfigError(ValueError):

@@ -25,12 +25,7 @@ def save(path: Path, figure: Figure) -> None:
 
 
 def animation(
-    path: Path,
-    figure: Figure,
-    draw: Callable[[int], None],
-    frames: int,
-    *,
-    milliseconds: int = 200,
+    path: Path, figure: Figure, draw: Callable[[int], None], frames: int, *, milliseconds: int = 200
 ) -> None:
     """Write the figure as `draw(0)`, `draw(1)`, ... leave it as a GIF that rests on its last."""
     images = []

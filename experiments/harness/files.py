@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,15 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         os.fsync(file.fileno())
     os.replace(temporary, path)
     sync(path.parent)
+
+
+@contextlib.contextmanager
+def writing(what: object) -> Iterator[None]:
+    """What the system says against writing `what` inside, as `RunError`."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{what} cannot be written ({error.strerror}).") from None
 
 
 def save_arrays(path: Path, **arrays: np.ndarray) -> None:

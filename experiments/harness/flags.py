@@ -45,6 +45,11 @@ def parse(prog: str, examples: str, arguments: Sequence[str], default: Flags) ->
     raise ConfigError(_first_sentence(errors.getvalue()))
 
 
+def named(metavar: str, default: str) -> Any:
+    """What `--help` shows of a flag: what it takes, and its default in words."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
+
+
 def to_json(config: Any) -> dict[str, Any]:
     """Nested dictionary of JSON values; `from_json` is the inverse."""
     return {

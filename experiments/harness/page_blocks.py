@@ -8,27 +8,29 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
+
+from experiments.harness.command import command
+from experiments.harness.errors import ConfigError
 from experiments.harness.files import write_atomic
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if len(given) < 2 or not all("=" in pair for pair in given[1:]):
-        print("pages.py: expected PAGE NAME=RUN ...", file=sys.stderr)
-        return 2
+def run(arguments: list[str], console: Console) -> None:
+    """Everything `main` does, with errors as exceptions."""
+    page, *pairs = arguments or [""]
+    if not pairs or not all("=" in pair for pair in pairs):
+        raise ConfigError("expected PAGE NAME=RUN ...")
     try:
-        for pair in given[1:]:
-            name, run = pair.split("=", 1)
-            insert(Path(given[0]), name, Path(run))
+        for pair in pairs:
+            name, folder = pair.split("=", 1)
+            insert(Path(page), name, Path(folder))
     except (OSError, ValueError) as error:
-        print(f"pages.py: {error}", file=sys.stderr)
-        return 2
-    return 0
+        raise ConfigError(str(error)) from None
+
+
+main = command("pages.py", run)
 
 
 def insert(page: Path, name: str, run: Path) -> None:

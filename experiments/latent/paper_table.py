@@ -7,32 +7,32 @@ latent_ode.py on spirals, in order of the number of observations.
 from __future__ import annotations
 
 import json
-import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from experiments.harness import page_blocks
+from experiments.harness.command import command
+from experiments.harness.errors import ConfigError
 from experiments.harness.markdown import table
 from experiments.latent.predictions import PAPER
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if len(given) < 2:
-        print("latent_table.py: expected PAGE RUN ...", file=sys.stderr)
-        return 2
+def run(arguments: list[str], console: Console) -> None:
+    """Everything `main` does, with errors as exceptions."""
+    page, *runs = arguments or [""]
+    if not runs:
+        raise ConfigError("expected PAGE RUN ...")
     try:
-        table = compare([json.loads((Path(r) / "summary.json").read_text()) for r in given[1:]])
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / "summary.md").write_text(table)
-            page_blocks.insert(Path(given[0]), "table", Path(folder))
+        found = compare([json.loads((Path(r) / "summary.json").read_text()) for r in runs])
+        page_blocks.replace(Path(page), "table", found)
     except (OSError, ValueError) as error:
-        print(f"latent_table.py: {error}", file=sys.stderr)
-        return 2
-    return 0
+        raise ConfigError(str(error)) from None
+
+
+main = command("latent_table.py", run)
 
 
 def compare(summaries: Sequence[dict[str, Any]]) -> str:

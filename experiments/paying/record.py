@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.harness.errors import ConfigError, RunError
-from experiments.harness.files import write_atomic
+from experiments.harness.files import write_atomic, writing
 from experiments.paying import protocol
 from experiments.paying.protocol import Part, Task, Trivial, Verdict, judge
 
@@ -66,11 +66,9 @@ class Record:
         self.runs.append(job.fields() | _finite(found))
         lines = ",\n".join(json.dumps(run, separators=(",", ":")) for run in self.runs)
         text = f'{{"task": {json.dumps(self.task.name)}, "runs": [\n{lines}\n]}}\n'
-        try:
+        with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(self.path, text)
-        except OSError as error:
-            raise RunError(f"{self.path} cannot be written ({error.strerror}).") from None
 
     def budgets(self) -> list[float]:
         """Those that runs were made with, the smallest first."""

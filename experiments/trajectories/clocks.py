@@ -43,7 +43,7 @@ class Config:
     """Units of the field's two hidden layers."""
     repeats: Annotated[int, arg(metavar="N")] = 11
     """Gradients of each kind; the medians are compared."""
-    out: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: none)")] = None
+    out: Annotated[Path | None, flags.named("FOLDER", "none")] = None
     """Where to write summary.md."""
 
 

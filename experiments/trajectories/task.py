@@ -27,13 +27,11 @@ class Data:
         "spiral", "nonlinear-spiral", "lotka-volterra", "pendulum", "lorenz", "lynx-hare", "csv"
     ] = "lotka-volterra"
     """A system that is simulated, or a real series."""
-    csv: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
+    csv: Annotated[Path | None, flags.named("FILE", "none")] = None
     """The series of --system csv."""
     trajectories: Annotated[int, arg(metavar="N")] = 32
     """Trajectories to learn from."""
-    observations: Annotated[
-        int | None, arg(metavar="N", help_behavior_hint="(default: 40; lorenz 120)")
-    ] = None
+    observations: Annotated[int | None, flags.named("N", "40; lorenz 120")] = None
     """Observations of each."""
     noise: Annotated[float, arg(metavar="SD")] = 0.05
     """Standard deviation of the noise, in standard deviations of each channel."""

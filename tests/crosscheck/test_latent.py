@@ -1,21 +1,14 @@
 """The latent ODE in both frameworks: loss, gradients, also in the observation times, training."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
-from flax import nnx
+import twins
 
 from crosscheck.check import difference
-from crosscheck.weights import into_torch, of_jax, of_torch, to_torch
+from crosscheck.weights import of_torch
 from experiments.latent.windows import pack
 from jax_node import latent as in_jax
 from torch_node import latent as in_torch
-
-# Float64 rounding through 9 observations of 4 stages each; no iteration, no tolerance.
-ROUNDING = 1e-10
-SIZES = {"latent": 3, "hidden": 6, "width": 5, "seed": 0}
 
 
 @pytest.fixture(scope="module")
@@ -32,35 +25,13 @@ def batch():
 
 
 def learners():
-    arguments = {**SIZES, "solver": "rk4", "precision": "float64", "device": "cpu"}
-    ours, theirs = in_jax.learner(2, **arguments), in_torch.learner(2, **arguments)
-    into_torch(theirs.model, to_torch(of_jax(model_of(ours))))
-    return ours, theirs
-
-
-def model_of(learner):
-    return nnx.merge(learner._graph, learner.state.weights)
+    return twins.learners(in_jax, in_torch, 2, latent=3, hidden=6, width=5, solver="rk4")
 
 
 def test_gradients_agree_in_weights_values_and_times(batch):
-    ours, theirs = learners()
-    arrays = {name: jnp.asarray(a) for name, a in batch.items()}
-    objective = lambda w, b: in_jax.loss(nnx.merge(ours._graph, w), b, solver="rk4")[0]
-    value, (gradient, in_batch) = jax.jit(jax.value_and_grad(objective, argnums=(0, 1)))(
-        ours.state.weights, arrays
-    )
-    tensors = {name: torch.from_numpy(a).requires_grad_() for name, a in batch.items()}
-    loss, _ = in_torch.loss(theirs.model, tensors, solver="rk4")
-    loss.backward()
-    assert float(value) == pytest.approx(loss.item(), rel=ROUNDING)
-    left = to_torch(of_jax(nnx.merge(ours._graph, gradient)))
-    right = {name: p.grad.numpy() for name, p in theirs.model.named_parameters()}
-    assert len(left) > 30
-    assert difference(left, right).error < ROUNDING
-    names = "times", "values", "noise", "kl"
-    left = {name: np.asarray(in_batch[name]) for name in names}
-    right = {name: tensors[name].grad.numpy() for name in names}
-    assert difference(left, right).error < ROUNDING
+    also = "times", "values", "noise", "kl"
+    found = twins.check_gradients((in_jax, in_torch), learners(), batch, also, solver="rk4")
+    assert len(found) > 30 + len(also)
 
 
 def test_training_and_prediction_agree(batch):
@@ -68,7 +39,7 @@ def test_training_and_prediction_agree(batch):
     for _ in range(3):
         losses = [side.train_step(batch, 1e-2)["loss"] for side in (ours, theirs)]
         assert losses[0] == pytest.approx(losses[1], rel=1e-7)  # Adam divides by sqrt(v) + 1e-8
-    assert difference(to_torch(of_jax(model_of(ours))), of_torch(theirs.model)).error < 1e-6
+    assert difference(twins.weights_of(ours), of_torch(theirs.model)).error < 1e-6
     observed = {name: batch[name] for name in ("times", "values", "mask")}
     ask = np.tile(np.linspace(3.1, 4, 5), (4, 1))
     questions = {

@@ -129,7 +129,9 @@ def test_bad_flags(tmp_path, capsys):
         assert complaint in capsys.readouterr().err
 
 
-def test_a_kernel_estimate_and_all_flows_are_densities():
+def test_a_kernel_estimate_and_all_flows_are_densities(monkeypatch):
+    for name, count in (("KERNELS", 500), ("VALIDATION", 200), ("TEST", 500)):
+        monkeypatch.setattr(density, name, count)
     task = density.task("moons", 0.02, 0.05, (0,))
     data = task.data(0)
     axis = np.linspace(-5, 5, 101)

@@ -7,7 +7,7 @@ import pytest
 
 from jax_node.solve import ADJOINTS, solve
 
-OPTIONS = {"solver": "dopri5", "rtol": 1e-7, "atol": 1e-7, "max_steps": 64}
+OPTIONS = {"solver": "dopri5", "rtol": 1e-7, "atol": 1e-7, "max_steps": 16}
 
 
 def end(y0, a, adjoint, **options):

@@ -157,12 +157,7 @@ def test_evaluate_in_parts_is_evaluate_of_all():
 
 @pytest.mark.parametrize(
     "options",
-    [
-        {},
-        {"momentum": 0.0},
-        {"optimizer": "adam"},
-        {"norm": "batch"},
-    ],
+    [{}, {"momentum": 0.0}, {"optimizer": "adam"}, {"norm": "batch"}],
     ids=["momentum", "sgd", "adam", "batch"],
 )
 def test_a_loaded_checkpoint_goes_on_bit_for_bit(tmp_path, options):

@@ -6,15 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from torch_node.solve import (
-    ADAPTIVE,
-    FIXED_STEP,
-    SOLVERS,
-    SolveError,
-    check,
-    fixed_grid,
-    solve,
-)
+from torch_node.solve import ADAPTIVE, FIXED_STEP, SOLVERS, SolveError, check, fixed_grid, solve
 
 Y0 = 0.1
 

@@ -127,7 +127,7 @@ def test_a_run_on_ones_own_pictures_is_trained_resumed_and_asked(tmp_path, capsy
     pets = write(tmp_path / "pets", {"cat": 15, "dog": 15, "hen": 15}, (9, 12, 3))
     run = tmp_path / "run"
     flags = ["--framework", framework, "--data-dir", str(pets), "--batch-size", "12"]
-    flags += ["--model", "rknet", "--step-size", "1", "--lr", "0.03", "--devices", "1"]
+    flags += ["--solver", "euler", "--step-size", "1", "--lr", "0.03", "--devices", "1"]
     assert mnist.main([*flags, "--epochs", "1", "--out", str(run)]) == 0
     assert mnist.main(["--resume", str(run), "--epochs", "2", "--devices", "1"]) == 0
     assert mnist.main(["--evaluate", str(run), "--devices", "1"]) == 0
