@@ -209,7 +209,7 @@ NOT_CHOSEN = (
     "that after the last epoch. Intervals are 95%, over test images and repeats together."
 )
 RATES = (
-    "Every model at three rates, once on each fold; the least mean validation loss over the folds "
+    "Every model at three rates and more where the least won, once on each fold; the least mean validation loss over the folds "
     "decides. No test image was looked at."
 )
 TABLE1 = (

@@ -163,8 +163,8 @@ def chosen_rates(record: Record) -> Table:
         tried = rates.rates_of(variant)
         edge = ", at the edge" if rate in (tried[0], tried[-1]) else ""
         cells = [f"{r}: {found[r]:.4f}" if r in found else f"{r}: not run" for r in tried]
-        rows.append((variant.title, *cells, f"{rate}{edge}" if rate else "open"))
-    return Table(("model", *("validation loss (nats)",) * 3, "chosen"), rows)
+        rows.append((variant.title, ", ".join(cells), f"{rate}{edge}" if rate else "open"))
+    return Table(("model", "rate: validation loss (nats)", "chosen"), rows)
 
 
 def costs(record: Record, names: Sequence[str]) -> Table:
