@@ -147,10 +147,8 @@ VARIANTS = _VARIANTS | {v.name: v for v in rates.tried([_VARIANTS[name] for name
 _MORE_SEEDS = (*MAIN, *(name for _, name in RELU), "resnet4", "resnet12", *T1[::2])
 _OTHERS = ("resnet2", "resnet4", "resnet12", *(name for _, name in RELU), *TOLERANCE[::2],
            *T1[::2], *REGULARISED[1:])  # fmt: skip
-_CONVERGED = (
-    "--epochs 20 --batch-size 64 --augment --warmup 1 --device cpu --devices 1 --validation 400"
-)
-_FASHION = "--epochs 20 --batch-size 64 --augment --warmup 1 --device cpu --devices 1"
+_LONG = "--epochs 20 --batch-size 64 --augment --warmup 1 --device cpu --devices 1"
+_CONVERGED = f"{_LONG} --validation 400"
 
 
 def _rates(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -162,6 +160,11 @@ def _converged(
 ) -> Preset:
     """Runs to convergence over five folds: those of one data set and training, to be joined."""
     return Preset(_CONVERGED, blocks, examined, folds=5, rates=True)
+
+
+def _fashion(flags: str) -> Preset:
+    blocks = ((MAIN, _REPEATS[:3]),)
+    return Preset(f"{_LONG} {flags}", blocks, rates=True, dataset="fashion_mnist")
 
 
 # Seed 0 chose the rates, and its run at the chosen one is the first repeat (`rates.repeat`). Whole
@@ -189,20 +192,8 @@ PRESETS = {
             for k in range(6)
         ),
     ),
-    "fashion": Preset(
-        f"{_FASHION} --limit-train 20000 --validation 2000",
-        ((MAIN, _REPEATS[:3]),),
-        (),
-        rates=True,
-        dataset="fashion_mnist",
-    ),
-    "fashion-full": Preset(
-        f"{_FASHION} --validation 5000",
-        ((MAIN, _REPEATS[:3]),),
-        (),
-        rates=True,
-        dataset="fashion_mnist",
-    ),
+    "fashion": _fashion("--limit-train 20000 --validation 2000"),
+    "fashion-full": _fashion("--validation 5000"),
     "paper": Preset(
         flags="--epochs 160 --batch-size 128 --lr-schedule steps --augment",
         blocks=((TABLE1, (0, 1, 2)), (_OTHERS, (0, 1, 2)), (MAIN, (3, 4))),
