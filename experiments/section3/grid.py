@@ -12,13 +12,16 @@ from experiments.section3.cells import Cell, Preset, Variant
 
 NORMS = {"group1": "1 group", "group64": "64 groups", "batch": "batch"}
 
+_MAIN = {
+    "resnet6": "ResNet-6",
+    "resnet1": "ResNet-1",
+    "rknet": "RK-Net (rk4, 4 steps)",
+    "odenet": "ODE-Net (dopri5, direct)",
+}
 _VARIANTS = {
     variant.name: variant
     for variant in (
-        Variant("resnet6", "ResNet-6", "--model resnet6", True),
-        Variant("resnet1", "ResNet-1", "--model resnet1", True),
-        Variant("rknet", "RK-Net (rk4, 4 steps)", "--model rknet", True),
-        Variant("odenet", "ODE-Net (dopri5, direct)", "--model odenet", True),
+        *(Variant(name, title, f"--model {name}", True) for name, title in _MAIN.items()),
         Variant("odenet-adjoint", "ODE-Net (dopri5, adjoint)", "--adjoint adjoint", True),
         Variant(
             "odenet-adams",
@@ -52,12 +55,7 @@ _VARIANTS = {
                 f"--model {name} --no-final-relu",
                 rate_of=name,
             )
-            for name, title in (
-                ("resnet6", "ResNet-6"),
-                ("resnet1", "ResNet-1"),
-                ("rknet", "RK-Net (rk4, 4 steps)"),
-                ("odenet", "ODE-Net (dopri5, direct)"),
-            )
+            for name, title in _MAIN.items()
         ),
         *(
             Variant(
@@ -98,7 +96,7 @@ _VARIANTS = {
     )
 }
 
-MAIN = ("resnet6", "resnet1", "rknet", "odenet")
+MAIN = tuple(_MAIN)
 ROWS = (*MAIN, "odenet-adjoint", "odenet-adams", "torch-euler", "torch-odenet")
 TABLE1 = (*ROWS, "odenet-adams-adam")
 DEPTH = ("resnet1", "resnet2", "resnet4", "resnet6", "resnet12", "odenet")
