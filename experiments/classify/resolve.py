@@ -107,29 +107,16 @@ def learner_arguments(config: Config) -> dict[str, Any]:
 
     Devices that are not settled yet (see `mnist.settle_devices`) are one.
     """
-    model, solver, training = config.model, config.solver, config.training
+    model, training = config.model, config.training
+    of = lambda group, *names: {name: getattr(group, name) for name in names}
     return {
         "model": model.name,
-        "final_relu": model.final_relu,
-        "downsampling": model.downsampling,
-        "norm": model.norm,
-        "channels": config.data.channels,
-        "classes": config.data.classes,
-        "solver": solver.solver,
-        "adjoint": solver.adjoint,
-        "rtol": solver.rtol,
-        "atol": solver.atol,
-        "step_size": solver.step_size,
-        "max_steps": solver.max_steps,
-        "optimizer": training.optimizer,
-        "momentum": training.momentum if training.momentum is not None else 0.0,
-        "seed": training.seed,
-        "precision": model.precision,
-        "device": model.device,
+        **of(model, "final_relu", "downsampling", "norm", "precision", "device"),
         **({"n_devices": model.devices} if (model.devices or 1) > 1 else {}),
-        "t1": solver.t1,
-        "kinetic_weight": training.kinetic_weight,
-        "jacobian_weight": training.jacobian_weight,
+        **of(config.data, "channels", "classes"),
+        **dataclasses.asdict(config.solver),
+        **of(training, "optimizer", "seed", "kinetic_weight", "jacobian_weight"),
+        "momentum": training.momentum if training.momentum is not None else 0.0,
     }
 
 

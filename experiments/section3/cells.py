@@ -35,7 +35,7 @@ class Preset:
 
     flags: str
     blocks: tuple[tuple[tuple[str, ...], tuple[int, ...]], ...]
-    examined_seeds: tuple[int, ...]
+    examined_seeds: tuple[int, ...] = ()
     jobs: int | None = None
     minutes: float = float("inf")
     folds: int | None = None

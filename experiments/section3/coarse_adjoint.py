@@ -140,23 +140,14 @@ PRESETS = {
             (_with(name for name in CONDITIONS if name not in _WHY), SEEDS),
             (_ADAMS, SEEDS),
         ),
-        examined_seeds=(),
-        jobs=None,
-        minutes=float("inf"),
     ),
     "follow-up": Preset(
         flags=f"--epochs 30 --batch-size 32 {_THEIRS}",
         blocks=tuple((tuple(name for _, name, _ in FOLLOW_UP), (seed,)) for seed in SEEDS),
-        examined_seeds=(),
-        jobs=None,
-        minutes=float("inf"),
     ),
     "coarse-adjoint-full": Preset(
         flags=f"--epochs 12 --batch-size 128 {_THEIRS}",
         blocks=((_DECIDE[:2], (0,)),),
-        examined_seeds=(),
-        jobs=None,
-        minutes=float("inf"),
     ),
 }
 

@@ -107,7 +107,7 @@ def test_what_is_damaged_gets_a_sentence(seven, tmp_path, kind):
     path, rng = tmp_path / f"whole.{kind}", np.random.default_rng(0)
     np.save(path, seven[0]) if kind == "npy" else seven[1].convert("L").save(path)
     whole = np.frombuffer(path.read_bytes(), np.uint8)
-    for k in range(60):
+    for k in range(30):
         damaged = whole.copy()
         damaged[rng.integers(0, min(len(whole), 400), 1 + k % 3)] = rng.integers(0, 256)
         path.write_bytes(damaged[: len(whole) if k % 2 else rng.integers(len(whole))].tobytes())

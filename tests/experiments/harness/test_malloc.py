@@ -39,9 +39,12 @@ STEPS = """
 import resource
 from experiments.harness.malloc import restart_with_kept_memory
 restart_with_kept_memory()
-from experiments.speed import contests
-learner = contests.make_learner("jax", ["--model", "resnet1", "--devices", "2"])
-batch = contests.digits(64)
+import numpy as np
+from experiments.classify.resolve import learner_options
+from jax_node import classify
+learner = classify.learner(**learner_options(["--model", "resnet1", "--devices", "2"]))
+images = np.random.default_rng(0).integers(0, 256, (64, 28, 28, 1), np.uint8)
+batch = {"images": images, "labels": np.arange(64) % 10}
 faults = []
 for step in range(12):
     learner.train_step(batch, 0.1)

@@ -123,7 +123,7 @@ def test_every_way_to_save_both_ways_in_time(case):
         np.testing.assert_allclose(slope["a"][0], exact, atol=100 * ERROR)
 
 
-@every
+@most
 def test_events(case):
     """y = exp(-t) falls through 1/2 at log 2; a boolean event ends the solve at its step's end."""
     finder = optx.Newton(rtol=1e-10, atol=1e-10)
