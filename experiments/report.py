@@ -209,8 +209,8 @@ NOT_CHOSEN = (
     "that after the last epoch. Intervals are 95%, over test images and repeats together."
 )
 RATES = (
-    "Every model at three rates and more where the least won, once on each fold; the least mean validation loss over the folds "
-    "decides. No test image was looked at."
+    "Every model at three rates, and a lower one where the least won, once on each fold; the least "
+    "mean validation loss over the folds decides. No test image was looked at."
 )
 TABLE1 = (
     "NFE: evaluations of the vector field in a training step of the last epoch; those backward of "
