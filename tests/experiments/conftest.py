@@ -1,6 +1,7 @@
 """A tiny learner with the interface of both frameworks, and a tiny set of images on disk."""
 
 import gzip
+import importlib
 import json
 import signal
 import sys
@@ -83,6 +84,7 @@ def check_solver(solver, adjoint, step_size):
 @pytest.fixture
 def fake_framework(monkeypatch):
     """Stands in for torch_node, so that what is tested is the experiment and not a model."""
+    importlib.import_module("torch_node.models")  # the real one, which imports the real solve
     modules = {name: types.ModuleType(name) for name in ("classify", "learner", "solve")}
     modules["classify"].learner = SoftmaxLearner
     modules["learner"].NonFiniteLossError = NonFiniteLossError
