@@ -12,11 +12,12 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from jax_node import runge_kutta, validate
+from jax_node import validate
 from jax_node.adjoint import Backward, Field, nan_unless, solve_by_adjoint
 from jax_node.closures import Program, open_field, origin
 from jax_node.derivatives import (
     differentiable_integrate,
+    keeps_steps,
     solve_by_kept_steps,
     solve_through_loops,
 )
@@ -277,7 +278,7 @@ def _solve(
     elif adjoint == "adjoint":
         integrate = differentiable_integrate(method)
         out = solve_by_adjoint(field, integrate, y0, ts, params, given, backward)
-    elif adjoint == "direct" and runge_kutta.supports(method.make(given[1])):
+    elif adjoint == "direct" and keeps_steps(method.make(given[1])):
         out = solve_by_kept_steps(field, method, y0, ts, params, given, backward)
     else:
         loops: Loops = "checkpointed" if adjoint == "checkpoint" else "bounded"

@@ -41,7 +41,7 @@ from jax_node.adams.coefficients import fixed_step_tables
 from jax_node.adams.field import Y, add_scaled, combine, evaluate
 from jax_node.adams.rule import Rule, adams, kutta
 
-_STARTING_HISTORY = 3  # derivatives that an Adams step needs
+STARTING_HISTORY = 3  # derivatives that an Adams step needs
 
 
 class FixedAdamsState(eqx.Module):
@@ -125,7 +125,7 @@ class _FixedAdams(AbstractSolver[FixedAdamsState]):
             restart |= _differ(solver_state.step, h, t0, t1)
         slot = jnp.mod(solver_state.slot + 1, slots)
         count = jnp.minimum(jnp.where(restart, 0, solver_state.count) + 1, slots)
-        starting = count < _STARTING_HISTORY
+        starting = count < STARTING_HISTORY
         age = ring.ages(slot, slots)
         # Of each table, the weights of this order in the order of the ring; zero beyond `count`.
         *tables, implicit_new = fixed_step_tables(slots)
