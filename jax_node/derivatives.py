@@ -7,14 +7,15 @@ done by diffrax's bounded loops, which can be differentiated in any mode any num
 
 from collections.abc import Callable
 
+import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from jax_node import multistep, runge_kutta
 from jax_node.adjoint import Backward, Field, Forward, Integrate
 from jax_node.integrate import Loops, Method
-from jax_node.runge_kutta import pull_back
 
 
 def differentiable(
@@ -71,6 +72,11 @@ def solve_through_loops(
     return out._replace(ys=_count(out.ys, backward.nfe, out.stats["nfe"].astype(float)))
 
 
+def keeps_steps(solver: diffrax.AbstractSolver) -> bool:
+    """Whether `solve_by_kept_steps` knows the method."""
+    return runge_kutta.supports(solver) or multistep.supports(solver)
+
+
 def solve_by_kept_steps(
     field: Field,
     method: Method,
@@ -80,7 +86,7 @@ def solve_by_kept_steps(
     given: PyTree,
     backward: Backward,
 ) -> Forward:
-    """A solve whose gradient is that of its steps, which are kept: `runge_kutta.pull_back`.
+    """A solve whose gradient is that of its steps, which are kept, by the method's `pull_back`.
 
     `field` takes `(params, given)`, where `given` is `(rest, controls)`, and must take everything
     that is differentiated, or known only to a trace, through them.
@@ -97,7 +103,8 @@ def solve_by_kept_steps(
     def back(y0, ts, params, given, kept, observed):
         (steps, n_steps), (_, controls) = kept, given
         solver, args, jump_ts = method.make(controls), (params, given), controls.jump_ts
-        gradient, nfe = pull_back(field, solver, steps, n_steps, ts, args, jump_ts, observed)
+        kind = multistep if multistep.supports(solver) else runge_kutta
+        gradient, nfe = kind.pull_back(field, solver, steps, n_steps, ts, args, jump_ts, observed)
         return gradient, nfe.astype(float)
 
     def bounded_back(y0, ts, params, given, kept, observed):

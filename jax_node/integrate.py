@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from jax_node import runge_kutta, sharding
+from jax_node import multistep, runge_kutta, sharding
 from jax_node.adams import Adams, AdamsController, ExplicitAdams, ImplicitAdams, statistics
 from jax_node.adjoint import Augmented, Forward
 from jax_node.failures import Cause
@@ -66,7 +66,7 @@ class Method:
     def make(self, controls: Controls) -> diffrax.AbstractSolver:
         """The diffrax solver."""
         # Only implicit_adams has tolerances of its own: they end its corrector's iteration.
-        own = {"rtol": controls.rtol, "atol": controls.atol}
+        own = {"rtol": controls.rtol, "atol": controls.atol, "everywhere": sharding.everywhere}
         return (ADAPTIVE | FIXED)[self.solver](**own if self.solver == "implicit_adams" else {})
 
     def integrate(
@@ -87,18 +87,23 @@ class Method:
         adams = isinstance(solver, Adams | ExplicitAdams | ImplicitAdams)
         t0, t1 = between_jumps(ts[0], ts[-1], controls.jump_ts)
         controller, dt0, solver_state = self._steps(solver, field, y0, t0, t1, args, controls)
-        inner = diffrax.SubSaveAt(ts=ts[1:-1]) if len(ts) > 2 else None
+        stepper, start, term = solver, y0, diffrax.ODETerm(field)
+        state = lambda t, y, args: y
+        if keep_steps and multistep.supports(solver):
+            stepper, start = multistep.Keeping(solver), multistep.Kept.start(y0)
+            state, term = lambda t, y, args: y.y, diffrax.ODETerm(multistep.of_state(field))
+        inner = diffrax.SubSaveAt(ts=ts[1:-1], fn=state) if len(ts) > 2 else None
         steps = diffrax.SubSaveAt(t0=True, steps=True) if keep_steps else None
         solution = diffeqsolve(
-            diffrax.ODETerm(field),
-            solver,
+            term,
+            stepper,
             t0,
             t1,
             dt0,
-            y0,
+            start,
             args,
             saveat=diffrax.SaveAt(
-                subs=(inner, diffrax.SubSaveAt(t1=True), steps),
+                subs=(inner, diffrax.SubSaveAt(t1=True, fn=state), steps),
                 solver_state=adams,
                 controller_state=True,
             ),

@@ -1,16 +1,13 @@
 """Discretise-then-optimise through the accepted steps of an explicit Runge-Kutta solve.
 
-diffrax solves; this file only differentiates. The solve keeps the state at the start of every
-accepted step, and the gradient goes back over the steps: each is computed again with its stages,
-differentiated, and its stages forgotten. That is one evaluation of the vector field and one
-vector-Jacobian product per stage, the least that is possible without keeping the inside of the
-vector field. (diffrax's own checkpointing evaluates every stage twice: once for its loop over
-steps, once for its loop over stages.) Step sizes are taken as given, as torchdiffeq does.
-
-So does diffrax, but for one case: where a step that was cut at the last time is rejected, the next
-one is a part of it in diffrax, and so its end moves with the last time; here only the last step's
-end does. Both are derivatives of the solution to within the tolerance, and differ by that.
+Each step is computed again with its stages, differentiated, and its stages forgotten (see
+`kept_steps.py`). That is one evaluation of the vector field and one vector-Jacobian product per
+stage, the least that is possible without keeping the inside of the vector field. (diffrax's own
+checkpointing evaluates every stage twice: once for its loop over steps, once for its loop over
+stages.)
 """
+
+import functools
 
 import diffrax
 import jax
@@ -19,9 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from jax_node.adjoint import Field
-from jax_node.jumps import before_jump, between_jumps, moves_with_start
-
-Scalar = Float[Array, ""]
+from jax_node.kept_steps import Scalar, add, go_back
 
 
 def supports(solver: diffrax.AbstractSolver) -> bool:
@@ -47,59 +42,33 @@ def pull_back(
     """
     step_ts, step_ys = steps
     params, given = args
-    at = lambda tree, i: jax.tree.map(lambda leaf: leaf[i], tree)
-    add = lambda left, right: jax.tree.map(jnp.add, left, right)
-    last = len(ts) - 1
-    forwards = ts[-1] > ts[0]
-    dense = last > 1  # are there observations inside steps?
-    first, final = between_jumps(ts[0], ts[-1], jump_ts)
+    dense = len(ts) > 2  # are there observations inside steps?
 
-    def body(carry):
-        n, j, a, p, dts = carry
-        start = jnp.where(n == 0, first, step_ts[n])
-        end = before_jump(jnp.where(n == n_steps - 1, final, step_ts[n + 1]), jump_ts, forwards)
+    def pull_step(n, start, end, a, memory, observe):
+        del a  # `observe` has it
+        y0 = jax.tree.map(lambda leaf: leaf[n], step_ys)
         (y1, ks), pull = jax.vjp(
             lambda t0, t1, y0, p: step(field, solver, t0, t1, y0, (p, given), last_stage=dense),
             start,
             end,
-            at(step_ys, n),
+            y0,
             params,
         )
-        dt0 = dt1 = jnp.zeros_like(ts[0])
-        dy0, dks = jax.tree.map(jnp.zeros_like, (y1, ks))
-        if dense:
+        (*inside, a, dks), seen = observe(y0, y1, ks)
+        *through, dp = pull((a, dks))
+        return (*add(inside, through), dp), seen, memory
 
-            def inside(carry):
-                j, *_ = carry
-                return (j > 0) & jnp.where(forwards, ts[j] > start, ts[j] < start)
-
-            def observe(carry):
-                j, grown, dts = carry
-                evaluate = lambda t0, t1, y0, y1, ks, t: interpolate(
-                    solver, t0, t1, y0, y1, ks
-                ).evaluate(t)
-                _, pull = jax.vjp(evaluate, start, end, at(step_ys, n), y1, ks, ts[j])
-                *more, dt = pull(at(observed, j))
-                return j - 1, add(grown, tuple(more)), dts.at[j].add(dt)
-
-            j, (dt0, dt1, dy0, a, dks), dts = jax.lax.while_loop(
-                inside, observe, (j, (dt0, dt1, dy0, a, dks), dts)
-            )
-        start_more, end_more, y0_more, p_more = pull((a, dks))
-        dt0, dt1 = dt0 + start_more, dt1 + end_more
-        # Step times move with t0 up to the first jump, except the end, which is t1.
-        moves = lambda t: moves_with_start(t, ts[0], jump_ts, forwards)
-        dts = dts.at[0].add(jnp.where(moves(start), dt0, 0))
-        at_end = n == n_steps - 1
-        dts = dts.at[jnp.where(at_end, last, 0)].add(jnp.where(at_end | moves(end), dt1, 0))
-        return n - 1, j, add(dy0, y0_more), add(p, p_more), dts
-
-    a = at(observed, last)
-    p = jax.tree.map(jnp.zeros_like, params)
-    _, _, a, p, dts = jax.lax.while_loop(
-        lambda carry: carry[0] >= 0, body, (n_steps - 1, last - 1, a, p, jnp.zeros_like(ts))
+    gradient = go_back(
+        pull_step,
+        functools.partial(interpolate, solver),
+        step_ts,
+        n_steps,
+        ts,
+        params,
+        jump_ts,
+        observed,
     )
-    return (add(a, at(observed, 0)), dts, p), n_steps * stages(solver, last_stage=dense)
+    return gradient, n_steps * stages(solver, last_stage=dense)
 
 
 def _tableau(solver: diffrax.AbstractSolver) -> tuple[np.ndarray, tuple, np.ndarray, bool]:

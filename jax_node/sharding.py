@@ -21,7 +21,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from jax_node.device import choose
 
@@ -110,6 +110,11 @@ def mean(values: Float[Array, " batch"]) -> Float[Array, ""]:
 def total(tree: PyTree) -> PyTree:
     """The sum of every leaf over the devices that share the batch."""
     return jax.lax.psum(tree, AXIS) if _inside() else tree
+
+
+def everywhere(truth: Bool[Array, ""]) -> Bool[Array, ""]:
+    """Whether it holds on all devices that share the batch."""
+    return total((~truth).astype(np.int32)) == 0
 
 
 def _inside() -> bool:

@@ -12,11 +12,12 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from jax_node import runge_kutta, validate
+from jax_node import validate
 from jax_node.adjoint import Backward, Field, nan_unless, solve_by_adjoint
 from jax_node.closures import Program, open_field, origin
 from jax_node.derivatives import (
     differentiable_integrate,
+    keeps_steps,
     solve_by_kept_steps,
     solve_through_loops,
 )
@@ -103,10 +104,10 @@ def check(solver: str, adjoint: str, step_size: float | Float[Array, ""] | None)
 def splits_batch(solver: str | None, adjoint: str | None) -> bool:
     """Whether devices may solve for parts of a batch each by itself but for the error norm.
 
-    Adams steps have norms inside too, and diffrax's checkpointing cannot be run by device. Without
-    an ODE (None) there is nothing in the way.
+    Steps of `adams` have norms inside too, and diffrax's checkpointing cannot be run by device.
+    Without an ODE (None) there is nothing in the way.
     """
-    return adjoint != "checkpoint" and "adams" not in (solver or "")
+    return adjoint != "checkpoint" and solver != "adams"
 
 
 def solve(
@@ -157,8 +158,9 @@ def solve(
 
     - `checkpoint`: reverse mode through the steps by diffrax's recursive checkpointing, which keeps
       about `sqrt(2 max_steps)` states. Once.
-    - `direct`: the same gradient, keeping the state at every step, room for `max_steps` of them.
-      It may be differentiated again in either mode, at a cost that grows with `max_steps`.
+    - `direct`: the same gradient, keeping the state at every step (with fixed-step Adams its
+      derivative too), room for `max_steps` of them. It may be differentiated again in either mode,
+      at a cost that grows with `max_steps`. For `adams` it is made by diffrax, at such a cost too.
     - `adjoint`: reverse mode by the adjoint equation, keeping only the observed states; again in
       either mode, like `direct`.
     - `forward`: forward mode through the steps, any number of times.
@@ -277,7 +279,7 @@ def _solve(
     elif adjoint == "adjoint":
         integrate = differentiable_integrate(method)
         out = solve_by_adjoint(field, integrate, y0, ts, params, given, backward)
-    elif adjoint == "direct" and runge_kutta.supports(method.make(given[1])):
+    elif adjoint == "direct" and keeps_steps(method.make(given[1])):
         out = solve_by_kept_steps(field, method, y0, ts, params, given, backward)
     else:
         loops: Loops = "checkpointed" if adjoint == "checkpoint" else "bounded"

@@ -82,7 +82,7 @@ class Solver:
             help="Gradient: direct (backpropagate through the solver's steps), checkpoint (the "
             "same with less memory, jax only), adjoint (solve the adjoint ODE backwards), "
             "handwritten (our own adjoint with Euler steps, torch only).",
-            help_behavior_hint="(default: in jax direct, with Adams checkpoint; in torch "
+            help_behavior_hint="(default: in jax direct, with adams checkpoint; in torch "
             "adjoint for odenet, direct for rknet)",
         ),
     ] = None

@@ -140,7 +140,7 @@ def _resolve_solver(config: Config) -> Solver:
     if solver.solver is None and model.name == "rknet" and step_size is None:
         step_size = solver.t1 / 4
     torch_adjoint = {"odenet": "adjoint", "rknet": "direct"}[model.name]
-    # JAX's fast `direct` is for Runge-Kutta methods; with Adams it would store all that may be.
-    jax_adjoint = "checkpoint" if "adams" in method else "direct"
+    # JAX's fast `direct` is not for the adaptive Adams method, of which it would keep all there is.
+    jax_adjoint = "checkpoint" if method == "adams" else "direct"
     adjoint = solver.adjoint or {"jax": jax_adjoint, "torch": torch_adjoint}[model.framework]
     return dataclasses.replace(solver, solver=method, adjoint=adjoint, step_size=step_size)

@@ -26,12 +26,12 @@ _VARIANTS = {
         Variant(
             "odenet-adams",
             "ODE-Net (implicit Adams, step 0.25)",
-            "--solver implicit_adams --step-size 0.25",
+            "--solver implicit_adams --step-size 0.25 --adjoint checkpoint",
         ),
         Variant(
             "odenet-adams-adam",
             "ODE-Net (implicit Adams, step 0.25; Adam)",
-            "--solver implicit_adams --step-size 0.25 --optimizer adam",
+            "--solver implicit_adams --step-size 0.25 --adjoint checkpoint --optimizer adam",
         ),
         Variant(
             "torch-euler",

@@ -55,7 +55,6 @@ _STEPS = (
     "jax adjoint on 2",
     "torch adjoint",
 )
-_ADAMS = ("jax checkpoint", "torch direct", "jax adjoint", "torch adjoint")
 _DOPRI5 = "--model odenet --solver dopri5"
 
 CONTESTS = (
@@ -77,12 +76,12 @@ CONTESTS = (
     Contest(
         "ODE-Net, explicit Adams step 0.1, training step",
         "--model odenet --solver explicit_adams --step-size 0.1",
-        _ADAMS,
+        _STEPS,
     ),
     Contest(
         "ODE-Net, implicit Adams step 0.1, training step",
         "--model odenet --solver implicit_adams --step-size 0.1",
-        _ADAMS,
+        _STEPS,
     ),
     Contest(
         "ODE-Net, adaptive Adams, training step", "--model odenet --solver adams", ("jax adjoint",)

@@ -23,6 +23,7 @@ in II.1; torchdiffeq 0.2.5, `_impl/fixed_adams.py`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -41,7 +42,7 @@ from jax_node.adams.coefficients import fixed_step_tables
 from jax_node.adams.field import Y, add_scaled, combine, evaluate
 from jax_node.adams.rule import Rule, adams, kutta
 
-_STARTING_HISTORY = 3  # derivatives that an Adams step needs
+STARTING_HISTORY = 3  # derivatives that an Adams step needs
 
 
 class FixedAdamsState(eqx.Module):
@@ -125,7 +126,7 @@ class _FixedAdams(AbstractSolver[FixedAdamsState]):
             restart |= _differ(solver_state.step, h, t0, t1)
         slot = jnp.mod(solver_state.slot + 1, slots)
         count = jnp.minimum(jnp.where(restart, 0, solver_state.count) + 1, slots)
-        starting = count < _STARTING_HISTORY
+        starting = count < STARTING_HISTORY
         age = ring.ages(slot, slots)
         # Of each table, the weights of this order in the order of the ring; zero beyond `count`.
         *tables, implicit_new = fixed_step_tables(slots)
@@ -238,6 +239,7 @@ class ImplicitAdams(_FixedAdams):
     - `assume_equal_steps`: go on after a step of another size as if it were one of the same.
     - `max_iters`: at least 1.
     - `rtol`, `atol`: end the iteration of the corrector (they control no step).
+    - `everywhere`: of a truth about this device's part of the state, whether it holds for all.
 
     torchdiffeq's `implicit_adams` is `ImplicitAdams(max_order=12, assume_equal_steps=True)`.
     """
@@ -245,6 +247,9 @@ class ImplicitAdams(_FixedAdams):
     max_iters: int = eqx.field(static=True, default=4)
     rtol: Any = 1e-7
     atol: Any = 1e-9
+    everywhere: Callable[[Bool[Array, ""]], Bool[Array, ""]] = eqx.field(
+        static=True, default=lambda truth: truth
+    )
 
     @property
     def iterations(self) -> int:
@@ -263,9 +268,10 @@ class ImplicitAdams(_FixedAdams):
             with jax.numpy_dtype_promotion("standard"):
                 return jnp.all(jnp.abs(a - b) < self.atol + self.rtol * size)
 
-        return jax.tree.reduce(
+        here = jax.tree.reduce(
             jnp.logical_and, jax.tree.map(leaf, old, new), initializer=jnp.asarray(True)
         )
+        return self.everywhere(here)
 
 
 def _differ(a: Array, b: Array, t0: Array, t1: Array) -> Bool[Array, ""]:

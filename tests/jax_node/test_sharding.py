@@ -41,6 +41,7 @@ OPTIONS = {
     "momentum": 0.9, "seed": 0, "precision": "float64", "device": "cpu",
 }  # fmt: skip
 RESNET = {"model": "resnet1", "solver": None, "adjoint": None}
+ADAMS = {"solver": "implicit_adams", "step_size": 0.25, "adjoint": "direct"}
 PENALTIES = {"adjoint": "direct", "kinetic_weight": 0.1, "jacobian_weight": 0.1}
 
 
@@ -54,12 +55,21 @@ PENALTIES = {"adjoint": "direct", "kinetic_weight": 0.1, "jacobian_weight": 0.1}
             for options in (
                 {"adjoint": "checkpoint"},
                 {"adjoint": "adjoint"},
+                ADAMS,
                 PENALTIES,
                 PENALTIES | {"norm": "batch"},
             )
         ),
     ],
-    ids=["direct", "batch norm", "checkpoint", "adjoint", "penalties", "penalties, batch norm"],
+    ids=[
+        "direct",
+        "batch norm",
+        "checkpoint",
+        "adjoint",
+        "Adams",
+        "penalties",
+        "penalties, batch norm",
+    ],
 )
 def test_any_number_of_devices_agrees_with_one(options, request):
     """Of the fast cases, for the time that compiling takes, only the largest number."""
@@ -112,9 +122,10 @@ def test_where_devices_cannot_run_by_themselves_one_is_the_default(monkeypatch):
              "jacobian_weight": 0.0, "seed": 0}  # fmt: skip
     assert default_devices(64, 4, **plain) == 4
     assert default_devices(64, 4, **plain | {"solver": None, "adjoint": None}) == 4
+    assert default_devices(64, 4, **plain | {"solver": "implicit_adams"}) == 4
     for other in (
         {"adjoint": "checkpoint"},
-        {"solver": "implicit_adams"},
+        {"solver": "adams"},
         {"kinetic_weight": 0.1},
         {"jacobian_weight": 0.1},
     ):

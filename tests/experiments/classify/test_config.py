@@ -29,6 +29,11 @@ def settled(*flags):
         (["--model", "rknet", "--step-size", "0.5"], ("rk4", "direct", 0.5, 0.9)),
         (["--model", "rknet", "--t1", "3"], ("rk4", "direct", 0.75, 0.9)),
         (["--model", "rknet", "--solver", "dopri5"], ("dopri5", "direct", None, 0.9)),
+        (["--solver", "adams"], ("adams", "checkpoint", None, 0.9)),
+        (
+            ["--solver", "implicit_adams", "--step-size", "0.5"],
+            ("implicit_adams", "direct", 0.5, 0.9),
+        ),
         (["--model", "resnet6", "--optimizer", "adam"], (None, None, None, None)),
     ],
 )
