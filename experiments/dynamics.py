@@ -87,8 +87,6 @@ def plan(config: Config) -> application.Plan:
     config = dataclasses.replace(config, data=task.resolve(config.data))
     series, tests = task.load(config.data, config.training.seed)
     problem = shooting.prepare(series, solver.window, log=bool(config.data.log))
-    for test in tests:
-        shooting.check_float32(test.times)
     return application.Plan(
         config,
         title=task.describe(config.data, series),

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from experiments.harness.errors import DataError
-from experiments.series.series import RESOLVED, Series, plain
+from experiments.series.series import Series, plain
 
 Predict = Callable[[ndarray, ndarray], ndarray]
 
@@ -61,18 +61,6 @@ def check_log(series: Series) -> None:
         row = int(np.flatnonzero((series.values <= 0).any(1))[0])
         raise DataError(
             f"--log needs values above 0, but not all are at {plain(series.times[row])}."
-        )
-
-
-def check_float32(times: Float[ndarray, " times"]) -> None:
-    """Raise `DataError` for times to predict that float32 moves by more than `solve` lets pass."""
-    since = times - times[0]
-    rounded = np.diff(since.astype(np.float32).astype(float))
-    for i in np.flatnonzero(np.abs(rounded - np.diff(since)) > RESOLVED * np.diff(since)):
-        raise DataError(
-            f"times {plain(times[i])} and {plain(times[i + 1])} are too near for float32 in a "
-            f"forecast from {plain(times[0])} on; average observations that are so near, or raise "
-            "--train-fraction."
         )
 
 

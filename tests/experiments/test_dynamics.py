@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import dynamics
-from experiments.harness.errors import DataError
-from experiments.trajectories.shooting import check_float32, errors, prepare
+from experiments.trajectories.shooting import errors, prepare
 from experiments.trajectories.task import Data, load, resolve
 
 
@@ -32,18 +31,6 @@ def test_bad_series_end_the_command_in_one_sentence(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("dynamics.py: time 2 is followed by 1")
     assert "Traceback" not in done.stderr
-
-
-def test_a_forecast_whose_times_float32_cannot_tell_apart_is_refused(tmp_path, capsys):
-    path = tmp_path / "series.csv"
-    lines = [f"{t!r},{t % 3}" for i in range(20) for t in (float(i), i + 1e-9)]
-    path.write_text("\n".join(["t,a", *lines]))
-    assert smoke(tmp_path / "run", "--system", "csv", "--csv", str(path)) == 2
-    assert "times 14 and 14.000000001 are too near for float32" in capsys.readouterr().err
-    # from another origin they are as near as before; unix times a second apart are not
-    check_float32(np.arange(1.7e9, 1.7e9 + 100))
-    with pytest.raises(DataError, match="too near"):
-        check_float32(np.append(np.arange(0.0, 1e6, 1e4), 990_000.01))
 
 
 def test_errors_are_zero_for_the_truth_and_count_from_where_they_should():
