@@ -87,6 +87,8 @@ def plan(config: Config) -> application.Plan:
     config = dataclasses.replace(config, data=task.resolve(config.data))
     series, tests = task.load(config.data, config.training.seed)
     problem = shooting.prepare(series, solver.window, log=bool(config.data.log))
+    times = [one.times for one in (*series, *tests)]
+    shooting.check_times(times, problem.pace, model.precision)
     return application.Plan(
         config,
         title=task.describe(config.data, series),
@@ -113,8 +115,9 @@ def train(
 ) -> None:
     """Train, then compare with the baselines; write pictures and tables."""
     config, path = session.config, session.folder.path
+    solve = lambda y0, ts: session.apply("trajectory", y0=y0, ts=ts)
     predict: dict[str, shooting.Predict] = {
-        "neural ODE": lambda y0, ts: session.apply("trajectory", y0=y0, ts=ts),
+        "neural ODE": shooting.telling_times_apart(solve, config.model.precision),
         "GRU": lambda y0, ts: session.apply("recurrent", y0=y0, ts=ts),
     }
     slope = lambda y: session.apply("field", y=y)
@@ -141,6 +144,8 @@ def train(
     titles = [test.title for test in tests]
     body = [[name, *(found[t] for t in titles)] for name, found in results.items()]
     text = table(["RMSE, in deviations of the data", *titles], body)
+    if any(np.isnan(cell) for row in body for cell in row[1:]):
+        text += "\nnan: a trajectory grew beyond all bounds, or took too many steps to solve.\n"
     pictures.phase(path / "phase.png", config, problem, series, tests, predict, slope)
     pictures.animate(path / "training.gif", frames, len(rows), series)
     session.finish(rows, {"rmse": results}, text, heading=f"{session.title}.\n\n")

@@ -18,6 +18,7 @@ from experiments.series.series import Series
 
 KL_STEPS = 1000  # in which the weight of the divergence grows from 0 to 1
 UNITS = 6.0  # of model time in the observed stretch of a real series; a spiral's has 3.7
+FURTHEST = 1000  # stretches ahead: rounding moves times by 2e-4 of those units
 
 
 @dataclass(frozen=True)
@@ -146,8 +147,13 @@ def cut(
     `ahead` after it. Of each, `observations` random ones are observed (or all there are), less the
     mean that these have: levels are not predicted, only changes.
 
-    Raises DataError if the series is too short for that, or too sparse.
+    Raises DataError if the series is too short for that, or too sparse, or `ahead` too far.
     """
+    if ahead > FURTHEST * stretch:
+        raise DataError(
+            f"--ahead {ahead:g} is more than {FURTHEST:,} times --stretch {stretch:g}, further "
+            "than float32 resolves time; forecast less far."
+        )
     generator, length = np.random.default_rng([seed, 3]), series.times[-1] - series.times[0]
     border = series.times[0] + train_fraction * length
     known = ~np.isnan(series.values).all(1)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from experiments.harness.errors import DataError
-from experiments.series.series import Series, plain
+from experiments.series.series import RESOLVED, Series, plain
 
 Predict = Callable[[ndarray, ndarray], ndarray]
 
@@ -53,6 +53,34 @@ class Shooting:
     def predict(self, method: Predict, y0: ndarray, times: ndarray) -> ndarray:
         """Trajectories `[batch, times, dim]` in the system's units from states `[batch, dim]`."""
         return self.unscale(method(self.scale(y0), (times - times[0]) * self.pace))
+
+
+def check_times(times: Sequence[ndarray], pace: float, precision: str) -> None:
+    """Raise `DataError` if rounding moves a time by more than `RESOLVED` of a scaled unit.
+
+    Each of `times` counts from its first.
+    """
+    for ts in times:
+        exact = (ts - ts[0]) * pace
+        moved = np.abs(exact.astype(precision) - exact)
+        if (moved > RESOLVED).any():
+            row = int(np.argmax(moved > RESOLVED))
+            raise DataError(
+                f"time {plain(ts[row])} is too far from {plain(ts[0])} for {precision}, whose "
+                f"times there are {np.spacing(exact[row].astype(precision)) / pace:.2g} apart, "
+                f"while the channels change within {1 / pace:.2g}; use --precision float64, or "
+                "leave out observations that are very close together or far away."
+            )
+
+
+def telling_times_apart(method: Predict, precision: str) -> Predict:
+    """`method` at the times that differ in `precision`, and again where they do not."""
+
+    def predict(y0: ndarray, ts: ndarray) -> ndarray:
+        different, index = np.unique(ts.astype(precision), return_inverse=True)
+        return method(y0, different)[:, index]
+
+    return predict
 
 
 def check_log(series: Series) -> None:

@@ -94,7 +94,8 @@ def test_windows_of_a_series_are_apart_and_within_it():
     [
         ({"stretch": 90.0}, "no window to"),
         ({"ahead": 80.0}, "no window to test"),
-        ({"stretch": 1e-5}, "2 observations of every channel"),
+        ({"stretch": 1e-5, "ahead": 1e-5}, "2 observations of every channel"),
+        ({"stretch": 1.0, "ahead": 1001.0}, "further than float32 resolves time"),
     ],
 )
 def test_a_series_too_short_or_too_sparse_is_refused(changes, complaint):
