@@ -87,7 +87,7 @@ def plan(config: Config) -> application.Plan:
     config = dataclasses.replace(config, data=task.resolve(config.data))
     series, tests = task.load(config.data, config.training.seed)
     problem = shooting.prepare(series, solver.window, log=bool(config.data.log))
-    times = [one.times for one in (*series, *tests)]
+    times = [one.times for one in series] + [one.times for one in tests]
     shooting.check_times(times, problem.pace, model.precision)
     return application.Plan(
         config,
@@ -144,7 +144,7 @@ def train(
     titles = [test.title for test in tests]
     body = [[name, *(found[t] for t in titles)] for name, found in results.items()]
     text = table(["RMSE, in deviations of the data", *titles], body)
-    if any(np.isnan(cell) for row in body for cell in row[1:]):
+    if any(np.isnan(error) for found in results.values() for error in found.values()):
         text += "\nnan: a trajectory grew beyond all bounds, or took too many steps to solve.\n"
     pictures.phase(path / "phase.png", config, problem, series, tests, predict, slope)
     pictures.animate(path / "training.gif", frames, len(rows), series)

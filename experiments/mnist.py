@@ -86,7 +86,7 @@ def execute(
 
 def saved_config(folder: RunFolder, arguments: list[str]) -> Config:
     """The flags of an earlier run, with what `arguments` may change of them changed."""
-    saved = configuration.from_json(folder.read_json("config.json")["flags"])
+    saved = configuration.from_json(folder.read_json("config.json", {"flags": dict})["flags"])
     saved = dataclasses.replace(saved, run=configuration.Run())
     config = configuration.parse(arguments, default=saved)
     if config.run.resume and config.run.evaluate:
@@ -148,7 +148,8 @@ def settle_data(config: Config, dataset: Dataset) -> Config:
 
 def check_same_data(folder: RunFolder, dataset: Dataset) -> None:
     """Refuse to go on with other images than those the run began with."""
-    saved = folder.read_json("config.json")["data"]
+    kinds = {"data.sha256": str, "data.title": str}
+    saved = folder.read_json("config.json", kinds)["data"]
     if saved["sha256"] != dataset.checksum:
         raise RunError(
             f"the run was made with {saved['title']} (SHA-256 {saved['sha256'][:12]}), but the "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +23,9 @@ from experiments.classify.resolve import resolve
 from experiments.harness import frameworks
 from experiments.harness.command import command
 from experiments.harness.errors import ConfigError, RunError, RunFailedError
+from experiments.harness.files import read_object
 from experiments.harness.loop import load_checkpoint
+from experiments.harness.run_folder import SAVED
 from experiments.images import image_file
 from experiments.images.dataset import CLASSES
 from experiments.mnist import build_learner
@@ -140,20 +141,18 @@ def open_run(path: Path) -> tuple[Config, dict[str, Any], Path, int]:
     """
     if not (path / "config.json").is_file():
         raise RunError(f"{path} holds no run (it has no config.json).")
+    saved = read_object(path / "config.json", {"flags": dict, "data.title": str})
     try:
-        saved = json.loads((path / "config.json").read_text())
         config = configuration.from_json(saved["flags"])
         here = dataclasses.replace(config.model, device="auto", devices=1)
         config = resolve(dataclasses.replace(config, model=here))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise RunError(f"{path} is no run of mnist.py: {str(error).rstrip('.')}.") from None
     index = path / "checkpoints" / "index.json"
-    try:
-        found = json.loads(index.read_text()) if index.exists() else {}
-    except (OSError, ValueError) as error:
-        raise RunError(f"{index} cannot be read: {error}.") from None
-    if "best" not in found:
+    found = read_object(index) if index.exists() else {}
+    if not found.get("epoch", "best" in found):
         raise RunError(f"{path} has no finished epoch yet; train it with --resume first.")
+    read_object(index, SAVED)
     return config, saved["data"], path / "checkpoints" / found["best"], found["best_epoch"]
 
 
@@ -162,6 +161,8 @@ def test_images(config: Config, count: int) -> list[tuple[str, ndarray, str]]:
     if not count:
         return []
     dataset = load(config.data)
+    if count > (known := len(dataset.test_labels)):
+        raise ConfigError(f"--test is {count}, but the run's data have {known:,} test images.")
     pixels, labels = dataset.test_images[:count], dataset.test_labels[:count]
     return [
         (f"test image {i}", pixel, f"truly {dataset.classes[label]}")

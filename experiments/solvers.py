@@ -16,8 +16,8 @@ from tyro.conf import arg
 
 from experiments.harness import flags
 from experiments.harness.command import command, say
-from experiments.harness.errors import ConfigError
-from experiments.harness.files import write_atomic, writing
+from experiments.harness.errors import ConfigError, RunError
+from experiments.harness.files import read_object, write_atomic, writing
 from experiments.harness.provenance import environment, short
 
 PROG = "solvers.py"
@@ -115,9 +115,9 @@ class Cells:
 
     def _read(self, path: Path) -> dict[str, Any]:
         try:
-            return json.loads(path.read_text())
-        except ValueError as error:
-            raise ConfigError(f"{path} cannot be read ({error}); delete it.") from None
+            return read_object(path, {"settings": dict})
+        except RunError as error:
+            raise RunError(f"{str(error).rstrip('.')}; delete it.") from None
 
 
 def run(arguments: list[str], console: Console) -> None:

@@ -22,7 +22,7 @@ from tyro.conf import arg
 from experiments.harness import flags, workers
 from experiments.harness.command import command, say
 from experiments.harness.errors import ConfigError, RunError, RunFailedError
-from experiments.harness.files import lock_folder, write_atomic, writing
+from experiments.harness.files import lock_folder, read_object, write_atomic, writing
 from experiments.harness.provenance import environment
 from experiments.section3 import collect, grid, rates
 from experiments.section3.cells import Cell, Preset
@@ -252,15 +252,11 @@ def begin(folder: Path, record: dict[str, Any], jobs: int) -> dict[str, Any]:
     path = folder / "study.json"
     record = {**record, "sessions": []}
     if path.exists():
-        try:
-            earlier = json.loads(path.read_text())
-            same = all(earlier[key] == record[key] for key in ("preset", "flags"))
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            raise RunError(f"{path} cannot be read: {error}.") from None
-        if not same:
+        earlier = read_object(path, {"preset": str, "flags": list, "sessions": list})
+        if any(earlier[key] != record[key] for key in ("preset", "flags")):
             raise RunError(
                 f"{folder} holds a study with other flags ({earlier['preset']}: "
-                f"{' '.join(earlier['flags'])}); choose another folder with --out."
+                f"{' '.join(map(str, earlier['flags']))}); choose another folder with --out."
             )
         record = earlier
     cores = len(workers.available_cores())

@@ -87,9 +87,10 @@ class Method:
         adams = isinstance(solver, Adams | ExplicitAdams | ImplicitAdams)
         t0, t1 = between_jumps(ts[0], ts[-1], controls.jump_ts)
         controller, dt0, solver_state = self._steps(solver, field, y0, t0, t1, args, controls)
-        stepper, start, term = solver, y0, diffrax.ODETerm(field)
+        stepper: diffrax.AbstractSolver = solver
+        start, term = y0, diffrax.ODETerm(field)
         state = lambda t, y, args: y
-        if keep_steps and multistep.supports(solver):
+        if keep_steps and isinstance(solver, ExplicitAdams | ImplicitAdams):
             stepper, start = multistep.Keeping(solver), multistep.Kept.start(y0)
             state, term = lambda t, y, args: y.y, diffrax.ODETerm(multistep.of_state(field))
         inner = diffrax.SubSaveAt(ts=ts[1:-1], fn=state) if len(ts) > 2 else None

@@ -16,7 +16,9 @@ whose last `max_order` - 2 are remembered. So every evaluation is made once more
 once: with the explicit method that is one a step.
 """
 
-from typing import ClassVar, NamedTuple
+import functools
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
 
 import diffrax
 import equinox as eqx
@@ -54,7 +56,7 @@ class Kept(eqx.Module):
         return cls(y0, jax.tree.map(jnp.zeros_like, y0), jnp.zeros(()), jnp.zeros(()))
 
 
-def of_state(field: Field) -> Field:
+def of_state(field: Field) -> Callable[..., Any]:
     """`field`, to which the solver gives a state; and diffrax a `Kept`, to see whether it fits."""
 
     def either(t, y, args):
@@ -169,10 +171,8 @@ def pull_back(
         iterations = (kept.nfe[n + 1] - kept.nfe[n]).astype(int) - 1
         gradient, seen, latest = jax.lax.cond(
             count < STARTING_HISTORY,
-            lambda: pull(lambda *inputs: _start(field, *inputs, given)),
-            lambda: pull(
-                lambda *inputs: _adams(field, solver, own, new, iterations, *inputs, given)
-            ),
+            lambda: pull(functools.partial(_start, field, given)),
+            lambda: pull(functools.partial(_adams, field, given, solver, own, new, iterations)),
         )
         return gradient, seen, (owed, latest)
 
@@ -213,7 +213,7 @@ def _sum(trees: list[PyTree]) -> PyTree:
     return jax.tree.map(lambda *leaves: sum(leaves), *trees)
 
 
-def _start(field, t0, t1, y0, past, params, given):
+def _start(field, given, t0, t1, y0, past, params):
     """A step of the start-up: the state at its end, f_0, and what its interpolation needs."""
     del past
     y1, ks = runge_kutta.step(field, RK4(), t0, t1, y0, (params, given), last_stage=True)
@@ -221,7 +221,7 @@ def _start(field, t0, t1, y0, past, params, given):
     return y1, jax.tree.map(lambda k: k / (t1 - t0), k0), (k0, k1)
 
 
-def _adams(field, solver, own, new, iterations, t0, t1, y0, past, params, given):
+def _adams(field, given, solver, own, new, iterations, t0, t1, y0, past, params):
     """The same of an Adams step, in which the corrector was iterated so often."""
     h, args = t1 - t0, (params, given)
     f0 = field(t0, y0, args)

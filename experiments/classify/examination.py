@@ -50,7 +50,8 @@ def run(arguments: list[str], console: Console) -> None:
     with RunFolder.open(Path(paths[0])) as folder:
         if folder.best is None:
             raise RunError(f"{folder.path} has no checkpoint yet; train it first.")
-        config = resolve(configuration.from_json(folder.read_json("config.json")["flags"]))
+        saved = folder.read_json("config.json", {"flags": dict, "data.sha256": str})
+        config = resolve(configuration.from_json(saved["flags"]))
         dataset = load(config, folder)
         images = changed_images(config, dataset, folder)
         say(console, "images", f"{len(images)} kinds tested")

@@ -29,6 +29,7 @@ from experiments.harness.run_folder import RunFolder, default_folder
 Config = TypeVar("Config")
 # What a resumed run may change: how long, and where.
 FREE = {"epochs", "device"}
+FLAGS = {"flags": dict}
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def parse(
         raise ConfigError("--out does not go with --resume; results stay in the run's folder.")
     folder = RunFolder.open(config.run.resume)
     try:
-        saved: Any = flags.from_json(type(default), folder.read_json("config.json")["flags"])
+        saved: Any = flags.from_json(type(default), folder.read_json("config.json", FLAGS)["flags"])
         config = flags.parse(prog, examples, arguments, dataclasses.replace(saved, run=Run()))
         flags.check_resumed(saved, config, FREE)
     except Exception:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import AcquireReturnProxy, FileLock, Timeout
@@ -32,6 +34,33 @@ def writing(what: object) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(f"{what} cannot be written ({error.strerror}).") from None
+
+
+def read_object(path: Path, kinds: Mapping[str, type] | None = None) -> dict[str, Any]:
+    """The JSON object in a file; `RunError` if it is damaged, or lacks what `kinds` names.
+
+    `{"data.title": str}` is a text `title` in an object `data`.
+    """
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}.") from None
+    require(found, kinds or {}, path)
+    return found
+
+
+def require(found: Any, kinds: Mapping[str, type], where: Any) -> None:
+    """Raise `RunError` unless `found` is a dictionary with what `kinds` names."""
+    if not isinstance(found, dict):
+        raise RunError(f"{where} is damaged: a JSON object expected.")
+    for name, kind in kinds.items():
+        value = found
+        for key in name.split("."):
+            if not isinstance(value, dict) or key not in value:
+                raise RunError(f"{where} is damaged: it has no {name}.")
+            value = value[key]
+        if not isinstance(value, kind):
+            raise RunError(f"{where} is damaged: its {name} is {value!r}.")
 
 
 def save_arrays(path: Path, **arrays: np.ndarray) -> None:

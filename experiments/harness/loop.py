@@ -19,6 +19,7 @@ from experiments.harness.schedule import learning_rate
 
 Steps = list[dict[str, float]]  # what each training step of an epoch told
 Row = dict[str, Any]  # an epoch of metrics.jsonl
+NEEDED = {"train_loss", "seconds_train", "seconds_eval"}  # of earlier epochs, to go on
 
 
 def means(steps: Steps) -> dict[str, float]:
@@ -59,8 +60,14 @@ def train(
 
     Raises:
         RunFailedError: a step failed; the last good state is kept.
+        RunError: `rows` lack what is gone on with.
     """
     training, compiling = config.training, True
+    if not all(row.keys() >= NEEDED for row in rows):
+        raise RunError(
+            f"{folder.path / 'metrics.jsonl'} is damaged: a line of it lacks one of "
+            f"{', '.join(sorted(NEEDED))}."
+        )
     failures = frameworks.failures(config.model.framework)
     with progress.TrainingProgress(
         training.epochs, folder.epoch, steps, console, status=status, line=line

@@ -12,15 +12,18 @@ import datetime
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from filelock import AcquireReturnProxy
 
 from experiments.harness.errors import RunError
-from experiments.harness.files import lock_folder, sync_tree, write_atomic
+from experiments.harness.files import lock_folder, read_object, sync_tree, write_atomic
 from experiments.harness.provenance import keep_changes
+
+# What the index has once an epoch is saved.
+SAVED = {"last": str, "best": str, "best_epoch": int}
 
 
 class RunFolder:
@@ -68,7 +71,9 @@ class RunFolder:
         except OSError as error:
             raise RunError(f"the run folder {path} cannot be written ({error.strerror}).") from None
         if (path / "checkpoints" / "index.json").exists():
-            run._index = run.read_json("checkpoints/index.json")
+            run._index = run.read_json("checkpoints/index.json", {"epoch": int})
+            if run.epoch:
+                run.read_json("checkpoints/index.json", SAVED)
         return run
 
     def resume(self, config: dict[str, Any]) -> None:
@@ -76,7 +81,8 @@ class RunFolder:
 
         The code it goes on with is kept as `create` keeps it, if it is dirty.
         """
-        commands = self.read_json("config.json")["commands"] + config["commands"]
+        commands = self.read_json("config.json", {"commands": list})["commands"]
+        commands = commands + config["commands"]
         self.write_json("config.json", config | {"commands": commands})
         keep_changes(self.path, config.get("git_commit"), f"changes-epoch-{self.epoch:04d}.diff")
 
@@ -120,7 +126,12 @@ class RunFolder:
 
     def rewind(self) -> list[dict[str, Any]]:
         """Drop what was written after the last committed epoch; return that run's metrics."""
-        rows = [row for row in self._rows() if row["epoch"] <= self.epoch]
+        rows = self._rows()[: self.epoch]
+        if [row.get("epoch") for row in rows] != list(range(1, self.epoch + 1)):
+            raise RunError(
+                f"{self.path / 'metrics.jsonl'} is damaged: a line of each epoch from 1 to "
+                f"{self.epoch} expected."
+            )
         self._write_rows(rows)
         self._index.pop("stopped", None)
         self._remove_unreferenced()
@@ -138,7 +149,7 @@ class RunFolder:
         rows = [*self._rows(), row]
         self._save(name, save)
         self._write_rows(rows)
-        best = min(rows, key=lambda r: (_or_infinity(r[score]), r["epoch"])) if score else row
+        best = min(rows, key=lambda r: (_or_infinity(r.get(score)), r["epoch"])) if score else row
         self._index = {
             "last": name,
             "best": f"epoch-{best['epoch']:04d}",
@@ -156,12 +167,9 @@ class RunFolder:
         self.write_json("checkpoints/index.json", self._index)
         return path
 
-    def read_json(self, name: str) -> Any:
-        """Parse a JSON file of the run; `RunError` if it is damaged."""
-        try:
-            return json.loads((self.path / name).read_text())
-        except (OSError, ValueError) as error:
-            raise RunError(f"{self.path / name} cannot be read: {error}.") from None
+    def read_json(self, name: str, kinds: Mapping[str, type] | None = None) -> dict[str, Any]:
+        """A JSON object of the run, with what `kinds` names; see `files.read_object`."""
+        return read_object(self.path / name, kinds)
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file of the run, replacing it as a whole."""
@@ -196,9 +204,12 @@ class RunFolder:
         if not path.exists():
             return []
         try:
-            return [json.loads(line) for line in path.read_text().splitlines()]
+            rows = [json.loads(line) for line in path.read_text().splitlines()]
         except ValueError as error:
             raise RunError(f"{path} cannot be read: {error}.") from None
+        if not all(isinstance(row, dict) for row in rows):
+            raise RunError(f"{path} is damaged: JSON objects expected.")
+        return rows
 
     def _write_rows(self, rows: list[dict[str, Any]]) -> None:
         lines = "".join(json.dumps(_finite(row)) + "\n" for row in rows)
@@ -214,11 +225,10 @@ class RunFolder:
 
 def selected_checkpoint(path: Path) -> Path:
     """Weights that are the result of the run in `path`, which may be in use; `RunError` if none."""
-    try:
-        index = json.loads((path / "checkpoints" / "index.json").read_text())
-        return path / "checkpoints" / index["best"]
-    except (OSError, ValueError, KeyError):
-        raise RunError(f"{path} holds no run with a checkpoint.") from None
+    index = path / "checkpoints" / "index.json"
+    if not index.exists():
+        raise RunError(f"{path} holds no run with a checkpoint.")
+    return index.parent / read_object(index, {"best": str})["best"]
 
 
 def default_folder(dataset: str, model: str, framework: str, seed: int) -> Path:

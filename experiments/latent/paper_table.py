@@ -45,6 +45,7 @@ def compare(summaries: Sequence[dict[str, Any]]) -> str:
             raise ValueError(f"one run each of {', '.join(map(str, PAPER))} observations expected")
         counts = sorted(runs)
         names = dict.fromkeys(name for s in summaries for name in s["rmse"])
+        sizes = "; ".join(s["data"] for s in summaries)
         body: list[list[Any]] = [
             [name, *(runs[n].get(name, {}).get("beyond", "") for n in counts)] for name in names
         ]
@@ -53,5 +54,4 @@ def compare(summaries: Sequence[dict[str, Any]]) -> str:
     for at, name in ((1, "paper, latent ODE"), (0, "paper, RNN")):
         body.append([name, *(PAPER[n][at] for n in counts)])
     headers = ["RMSE at 100 times beyond", *(f"{n} of 100 observed" for n in counts)]
-    sizes = "; ".join(s["data"] for s in summaries)
     return f"{table(headers, body)}\nRuns: {sizes}. Seconds: {seconds}, on a shared machine.\n"

@@ -16,6 +16,7 @@ import numpy as np
 from experiments.harness.errors import ConfigError, RunError
 from experiments.section3 import compact, grid
 from experiments.section3.cells import Cell
+from experiments.section3.soundness import STATES, check
 
 Record = dict[str, Any]
 
@@ -26,8 +27,6 @@ ROW = ("epoch", "train_loss", "validation_loss", "validation_error", "test_loss"
 SUMMARY = ("test_error", "test_loss", "validation_error", "validation_loss", "selected_epoch",
            "parameters", "nfe_forward", "nfe_backward", "seconds_per_epoch",
            "cpu_seconds_per_epoch", "peak_memory_mib", "epochs", "reconstruction")  # fmt: skip
-# `failed` of itself, as it would again; `unfinished` while it is under way, or was stopped.
-STATES = ("done", "failed", "unfinished", "missing")
 
 
 def collect(folder: Path) -> Record:
@@ -42,11 +41,14 @@ def collect(folder: Path) -> Record:
     tested: Record = {}
     data = None
     for cell in grid.cells(grid.PRESETS[study["preset"]]):
-        run, its_data, its_images = _run(folder, cell)
+        try:
+            run, its_data, its_images = _run(folder, cell)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise RunError(f"{folder / cell.name} has damaged files ({error!r}).") from None
         runs.append(run)
         if its_data is None or its_images is None:
             continue
-        if data is not None and its_data["sha256"] != data["sha256"]:
+        if data is not None and its_data.get("sha256") != data.get("sha256"):
             raise RunError(f"{folder / cell.name} was made with other images than the rest.")
         data = data or its_data
         known = tested.setdefault(fold_of(run), its_images)
@@ -61,11 +63,10 @@ def collect(folder: Path) -> Record:
 
 def load(path: Path) -> Record:
     """A record from a study's folder, or from a JSON file that was made of one."""
-    if path.is_dir():
-        return collect(path)
-    record = _json(path)
+    record = collect(path) if path.is_dir() else _json(path)
     if not isinstance(record, dict) or not {"preset", "runs", "data", "tested"} <= record.keys():
         raise ConfigError(f"{path} is neither a study's folder nor a record of one.")
+    check(record, path)
     return record
 
 

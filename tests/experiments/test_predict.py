@@ -264,6 +264,7 @@ def test_colours_follow_the_largest_variance():
         (["{torch}", "nowhere.png"], "nowhere.png is not there"),
         (["{torch}", "--test", "-1"], "--test is -1"),
         (["{torch}", "--test", "x"], "--test"),
+        (["{torch}", "--test", "5001"], "the run's data have "),
         (["{torch}", "--test", "1", "--animate", "a.mp4"], "does not end in .gif"),
         (["{torch}", "--test", "2", "--animate", "a.gif"], "draws one image"),
         (["{torch}", "--test", "1", "--animate", "nowhere/a.gif"], "folder is not there"),
@@ -284,12 +285,26 @@ def test_damaged_and_unfinished_runs_get_one_sentence(trained, tmp_path, capsys)
 
     run = tmp_path / "run"
     shutil.copytree(trained / "torch", run)
-    index = json.loads((run / "checkpoints" / "index.json").read_text())
+    saved = run / "checkpoints" / "index.json"
+    index, config = (json.loads(p.read_text()) for p in (saved, run / "config.json"))
+    without = lambda path, whole, *names: (
+        lambda: path.write_text(
+            json.dumps({key: value for key, value in whole.items() if key not in names})
+        )
+    )
+    untitled = {**config, "data": {**config["data"], "title": None}}
     (run / "checkpoints" / index["best"] / "state.pt").write_bytes(b"damaged")
     for change, complaint in (
         (lambda: None, "unreadable"),
-        (lambda: (run / "checkpoints" / "index.json").write_text("{"), "cannot be read"),
-        (lambda: (run / "checkpoints" / "index.json").unlink(), "no finished epoch"),
+        (lambda: saved.write_text("{"), "cannot be read"),
+        (lambda: saved.write_text("[]"), "a JSON object expected"),
+        (without(saved, index, "best_epoch"), "it has no best_epoch"),
+        (without(saved, index, "best"), "it has no best"),
+        (without(saved, index, "best", "epoch"), "no finished epoch"),
+        (saved.unlink, "no finished epoch"),
+        (without(run / "config.json", config, "data"), "it has no data.title"),
+        (without(run / "config.json", untitled), "its data.title is None"),
+        (without(run / "config.json", config, "flags"), "it has no flags"),
         (lambda: (run / "config.json").write_text('{"flags": {"net": {}}}'), "no run of mnist.py"),
     ):
         change()

@@ -11,7 +11,7 @@ from experiments import report
 from experiments.harness.errors import ConfigError
 from experiments.harness.markdown import Heading, Picture, Table, Text, markdown, page
 from experiments.section3 import claims, compact, evidence, examined, findings, grid, tables
-from experiments.section3.collect import collect, join, load
+from experiments.section3.collect import collect, join, load, text
 
 DOCS = Path(__file__).parents[2] / "docs"
 TRUE = "0123456789" * 10
@@ -157,6 +157,47 @@ def test_a_damaged_run_is_an_unfinished_one(name, folder):
     record = collect(folder)
     assert {run["seed"] for run in evidence.done(record, "odenet")} == {0, 2}
     assert "odenet, seed 1" in [row[0] for row in tables.failures(record).rows]
+
+
+def without(path, *keys):
+    found = json.loads(path.read_text())
+    inside = found
+    for key in keys[:-1]:
+        inside = inside[key]
+    del inside[keys[-1]]
+    path.write_text(json.dumps(found))
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("study.json", ["sessions"]),
+        ("study.json", ["flags"]),
+        ("odenet-seed1/config.json", ["git_commit"]),
+        ("odenet-seed1/config.json", ["data", "title"]),
+        ("odenet-seed1/config.json", ["flags", "training"]),
+        ("odenet-seed1/predictions.json", ["true"]),
+    ],
+)
+def test_files_without_what_they_had_are_named(name, keys, folder, capsys):
+    without(folder / name, *keys)
+    assert report.main([str(folder)]) == 2
+    message = capsys.readouterr().err
+    assert str((folder / name).parent) in message
+    assert message.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [["sessions"], ["data", "sha256"], ["runs", 0, "status"], ["runs", 0, "rows"], ["runs", 0]],
+)
+def test_a_record_without_what_it_had_is_named(keys, folder, tmp_path, capsys):
+    path = tmp_path / "record.json"
+    path.write_text(text(collect(folder)))
+    without(path, *keys)
+    expected = 0 if keys == ["runs", 0] else 2  # a run less is no fault
+    assert command.main([str(tmp_path / "new.json"), str(path)]) == expected
+    assert ("record.json" in capsys.readouterr().err) == (expected == 2)
 
 
 def test_report_from_folders_and_again_from_its_record(folder, tmp_path, capsys):

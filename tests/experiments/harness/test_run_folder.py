@@ -179,6 +179,33 @@ def test_damaged_files_are_named(tmp_path):
         run.rewind()
 
 
+def without(path, key):
+    found = json.loads(path.read_text())
+    del found[key]
+    path.write_text(json.dumps(found))
+
+
+@pytest.mark.parametrize("key", ["epoch", "last", "best", "best_epoch"])
+def test_an_index_that_lacks_what_it_had_is_refused(tmp_path, key):
+    with RunFolder.create(tmp_path / "run", {}) as run:
+        run.commit_epoch(row(1, 5.0), save("one"))
+    without(tmp_path / "run" / "checkpoints" / "index.json", key)
+    with pytest.raises(RunError, match=rf"index\.json is damaged: it has no {key}"):
+        RunFolder.open(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "lines", ["", "[1]\n", '{"epoch": 2}\n', '{"epoch": 1}\n', '{"epoch": 1}\n{"epoch": 3}\n']
+)
+def test_metrics_without_a_line_of_every_epoch_are_refused(tmp_path, lines):
+    with RunFolder.create(tmp_path / "run", {}) as run:
+        for epoch in (1, 2):
+            run.commit_epoch(row(epoch, 5.0), save("one"))
+        (run.path / "metrics.jsonl").write_text(lines)
+        with pytest.raises(RunError, match=r"metrics\.jsonl is damaged"):
+            run.rewind()
+
+
 def test_atomic_write_keeps_the_old_content_when_it_fails(tmp_path, crash_at):
     path = tmp_path / "file"
     write_atomic(path, "old")

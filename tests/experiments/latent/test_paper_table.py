@@ -38,7 +38,10 @@ def test_the_table_has_a_column_for_each_setting_and_leaves_the_rest_of_the_page
     assert "| paper, latent ODE | 0.1642 | 0.1346 |" in text
 
 
-@pytest.mark.parametrize("summaries", [[summary(30, 1.0)] * 2, [summary(31, 1.0)], [{"a": 1}]])
+@pytest.mark.parametrize(
+    "summaries",
+    [[summary(30, 1.0)] * 2, [summary(31, 1.0)], [{"a": 1}], [{**summary(30, 1.0), "data": None}]],
+)
 def test_runs_that_do_not_fit_are_refused(summaries, tmp_path, capsys):
     page = tmp_path / "page.md"
     page.write_text("<!-- table -->\n<!-- end table -->\n")
