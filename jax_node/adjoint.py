@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
 from jax_node import sharding
+from jax_node.jumps import between_jumps
 
 Field = Callable[[Float[Array, ""], PyTree, PyTree], PyTree]
 
@@ -77,9 +78,9 @@ def solve_by_adjoint(
 ) -> Forward:
     """`integrate`, with gradients for `y0`, every one of `ts` and `params` by the adjoint method.
 
-    `field` takes `(params, given)` as its arguments, and must take everything that is
-    differentiated, or known only to a trace, through them. If a backward solve fails, the whole
-    gradient is NaN.
+    `field` takes `(params, given)` as its arguments, where `given` is `(rest, controls)`, and must
+    take everything that is differentiated, or known only to a trace, through them. If a backward
+    solve fails, the whole gradient is NaN.
     """
     return _solve(field, integrate, y0, ts, params, given, backward)
 
@@ -138,9 +139,14 @@ def _gradient(field, integrate, residuals, observed):
     dts = jnp.zeros_like(ts)
     if times_wanted is not None:
         # dL/dt_i = g_i f(t_i, y_i) at each observation; at t0 the whole adjoint leaves the
-        # interval: dL/dt_0 = (g_0 - a(t_0)) f(t_0, y_0) (appendix B.2).
+        # interval: dL/dt_0 = (g_0 - a(t_0)) f(t_0, y_0) (appendix B.2). Whatever jumps in between;
+        # at a jump itself the field is that of the way to it.
+        jump_ts = given[1].jump_ts
+        starts, ends = jax.vmap(lambda a, b: between_jumps(a, b, jump_ts))(ts[:-1], ts[1:])
+        asked = jnp.concatenate([starts[:1], ends])
+
         def power(i, g):
-            return _inner(g, field(ts[i], at(i), (params, given))).astype(ts.dtype)
+            return _inner(g, field(asked[i], at(i), (params, given))).astype(ts.dtype)
 
         at_observations = jax.vmap(power)(jnp.arange(last + 1), observed)
         dts = at_observations.at[0].add(-power(0, a))

@@ -165,6 +165,9 @@ def solve(
       either mode, like `direct`.
     - `forward`: forward mode through the steps, any number of times.
 
+    At an observation at a jump, the derivative in its time is that of the way to it by `direct` and
+    `adjoint`, of the way on from it by the other two.
+
     The solve is one program, compiled once for a field and shapes; `rtol`, `atol`, `step_size`,
     `dtmax` and `jump_ts` are not compiled in. It may be traced by `jit`, `vmap` and `shard_map`.
 

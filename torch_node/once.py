@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 MESSAGE = (
-    "the gradient of a solve by `adjoint='adjoint'` or `'handwritten'` cannot be differentiated "
-    "again, since its backward solve leaves no graph; take `adjoint='direct'`, whose gradients can "
-    "be differentiated as often as the field"
+    "the gradient of a solve by `adjoint='adjoint'` or `'handwritten'`, or of a time at a jump, "
+    "cannot be differentiated again, since it leaves no graph; take `adjoint='direct'`, and times "
+    "beside jumps, whose gradients can be differentiated as often as the field"
 )
 
 

@@ -39,6 +39,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from torch_node import adjoint as by_hand
+from torch_node import moving
 from torch_node.adjoint import step_count
 from torch_node.arguments import ADJOINTS as ADJOINTS
 from torch_node.arguments import FIXED_STEP as FIXED_STEP
@@ -100,7 +101,8 @@ class Solution:
     def nfe_backward(self) -> int:
         """Evaluations of the vector field in the latest backward pass (0 before it, or `direct`).
 
-        The adjoint's include one for each time in ts but the first, if ts requires a gradient.
+        If ts requires a gradient, the adjoint's include one for each time in ts, but for the first
+        where nothing jumps.
         """
         return self._backward.nfe
 
@@ -152,10 +154,10 @@ def solve(
     - "adjoint" solves torchdiffeq's augmented system backwards with the same solver and tolerances.
     - "handwritten" is adjoint.py, with Euler steps of at most `step_size`.
 
-    The last two can be differentiated once; asked for more, they raise. All three are reverse-mode
-    (forward mode and torch.func's transforms raise torch's own errors). The size of steps is not
-    differentiated. States are float32 or float64, and so are times; the field gets a time in the
-    wider of the two, never outside of ts. Whole numbers become floats.
+    The last two can be differentiated once, as "direct" by a time at a jump; then they raise. All
+    are reverse-mode (forward mode and torch.func's transforms raise torch's own errors). The size
+    of steps is not differentiated. States are float32 or float64, and so are times; the field gets
+    a time in the wider of the two, never outside of ts. Whole numbers become floats.
 
     Args:
         field: maps a scalar time and a state to the state's derivative, a tensor of y0's shape. If
@@ -176,8 +178,8 @@ def solve(
         max_step: longest step of an adaptive solver, for fields with short events that it would
             step over.
         jump_t: times at which the field jumps. A step ends there, and the next begins on the other
-            side, with an evaluation of its own; at the first and the last time the field is asked
-            inside of them only. Not for Adams methods.
+            side, with an evaluation of its own; the field is asked between the first and the last
+            time only. A state at a jump moves with its time as it did on the way. Not for Adams.
         norm: of the state, in which errors are measured; by default its RMS. Backwards `adjoint`
             takes the largest of this norm of the state, of its adjoint, and the RMS of the rest.
 
@@ -191,6 +193,8 @@ def solve(
     y0 = as_state(y0)
     ts = as_times(ts, y0)
     jumps = jumps_between(solver, jump_t, ts)
+    asked_for, moved = ts, moving.over_jumps(ts, jumps, step_size, adjoint)
+    ts = torch.where(moved, ts.detach(), ts)
     clock, origin, theta = solver_clock(y0, ts, trainable(field, params, adjoint))
     watched = Watched(
         field,
@@ -198,6 +202,7 @@ def solve(
         ts.to(clock.dtype),
         origin,
         ends=between_jumps(ts.to(clock.dtype), jumps.to(clock.dtype)),
+        jumps=jumps if origin is None else jumps - ts[0].detach(),
         solver=solver,
         adaptive=solver in ADAPTIVE,
         max_steps=max_steps,
@@ -208,13 +213,15 @@ def solve(
     if step_size is not None:
         _check_step_count(watched, ts, jumps, step_size)
     if origin is not None:
-        jumps = jumps - ts[0].detach()
+        jumps = jumps - (ts[0] if adjoint == "direct" else ts[0].detach())
 
+    first = (clock[:1], asked_for[:1], -1)
+    start = moving.with_times(watched, y0[None], *first)[0] if moved[0] else y0
     with counting_nonconvergence(solver) as nonconverged:
         if adjoint == "handwritten":
             assert step_size is not None
             times, wanted = with_jumps(clock, jumps)
-            states = by_hand.odeint_adjoint(watched, y0, times, theta, step_size)
+            states = by_hand.odeint_adjoint(watched, start, times, theta, step_size)
             ys = states[wanted]
         else:
             common: dict[str, Any] = {
@@ -224,7 +231,7 @@ def solve(
                 "options": _options(solver, clock, jumps, step_size, max_step, norm),
             }
             if adjoint == "direct":
-                ys = torchdiffeq.odeint(watched, y0, clock, **common)
+                ys = torchdiffeq.odeint(watched, start, clock, **common)
             else:
                 # torchdiffeq has turned decreasing times into increasing ones by their sign before
                 # it solves backwards, one interval after the other, each landing on its end.
@@ -233,10 +240,13 @@ def solve(
                 if solver in ADAPTIVE:
                     back["step_t"] = without(sign * clock, sign * jumps)
                 ys = torchdiffeq.odeint_adjoint(
-                    watched, y0, clock, adjoint_options=back, adjoint_params=theta, **common
+                    watched, start, clock, adjoint_options=back, adjoint_params=theta, **common
                 )
-                ys = once_differentiable(ys, y0, ts, *theta)
+                ys = once_differentiable(ys, start, ts, *theta)
             states = ys
+    if moved.any():
+        ys, later = torch.cat([y0[None], ys[1:]]), moved & (clock != clock[0])
+        ys[later] = moving.with_times(watched, ys[later], clock[later], asked_for[later], 1)
     if not ys.isfinite().all():
         raise watched.not_finite(clock[-1], "state")
     watched.asked.clear()

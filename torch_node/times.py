@@ -102,14 +102,14 @@ def solver_clock(
 def with_jumps(times: Times, jumps: Float[Tensor, " jumps"]) -> tuple[Tensor, Tensor]:
     """The times with the jumps inside of them, in their order, and where the times are in it."""
     added = inside(jumps, times)
-    both = torch.cat([times, added[~torch.isin(added, times.detach())]])
+    both = torch.cat([times, added[~torch.isin(added.detach(), times.detach())]])
     order = both.detach().argsort(descending=bool(times[0] > times[-1]))
     return both[order], order.argsort()[: len(times)]
 
 
 def without(times: Times, jumps: Float[Tensor, " jumps"]) -> Tensor:
     """The times that are no jumps."""
-    return times.detach()[~torch.isin(times.detach(), jumps)]
+    return times.detach()[~torch.isin(times.detach(), jumps.detach())]
 
 
 def inside(jumps: Tensor, times: Tensor) -> Tensor:

@@ -45,6 +45,7 @@ class Watched:
         ts: the observation times.
         origin: time at which the solver's clock is 0, if that is not the field's clock.
         ends: times between which the field is asked, ts[0]'s and ts[-1]'s.
+        jumps: times in between at which it is not: it is asked a rounding later on the way.
         solver, max_steps: as in `solve`; adaptive: whether the solver is.
         reversed_back: whether the backward solve's clock is -t, as torchdiffeq's is where times
             decrease.
@@ -60,6 +61,7 @@ class Watched:
         origin: Tensor | None,
         *,
         ends: tuple[float, float],
+        jumps: Tensor,
         solver: str,
         adaptive: bool,
         max_steps: int,
@@ -73,6 +75,7 @@ class Watched:
         start, end = ts[0].item(), ts[-1].item()
         self.first, self.last = min(ends), max(ends)
         self.direction = 1.0 if end > start else -1.0
+        self.jumps = self._time(jumps)
         self.step_times = [start]
         self.forward, self.backward = Pass(), Pass()
         self.now = self.forward
@@ -95,6 +98,9 @@ class Watched:
         self.now.nfe += 1
         t = self._time(t if self.times_wanted else t.detach())
         moved = t.detach().clamp(self.first, self.last) - t.detach()  # by one rounding
+        if (self.jumps == t.detach() + moved).any():
+            ahead = self.direction if self.now is self.forward else -self.direction
+            moved = torch.nextafter(t.detach(), t.new_tensor(ahead * torch.inf)) - t.detach()
         t = t + moved  # which is no reason to lose a derivative
         version = 0 if y.is_inference() else y._version
         dy = self.field(t, y)

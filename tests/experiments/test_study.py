@@ -310,16 +310,21 @@ def test_all_models_meet_the_same_images_first():
     assert len(set(seeds)) == len(seeds)
 
 
+RECORD = {"tested": {k: {"true": ""} for k in ("all", "0", "1")}, "sessions": [{"jobs": 1,
+          "cores": 1}], "data": {"sha256": "ab", "title": "MNIST"}}  # fmt: skip
+DONE = {"status": "done", "commit": None, "device": "cpu", "summary": {"test_error": 1.0},
+        "rows": [], "wrong": ""}  # fmt: skip
+
+
 def rate_record(losses, status="done"):
     """A record of the rates of ResNet-1: its validation losses by rate and fold."""
     runs = [
-        {"variant": rates.name_of("resnet1", rate), "seed": 0, "fold": fold, "status": status,
-         "summary": {"validation_loss": loss}}
+        {**DONE, "variant": rates.name_of("resnet1", rate), "seed": 0, "fold": fold,
+         "status": status, "summary": {"test_error": 1.0, "validation_loss": loss}}
         for rate, of in losses.items() for fold, loss in enumerate(of)
     ]  # fmt: skip
     flags = [*grid.PRESETS["rates"].flags.split(), "--source", "embedded"]
-    return {"preset": "rates", "flags": flags, "runs": runs, "tested": {}, "sessions": [],
-            "data": {"sha256": "ab", "title": "MNIST"}}  # fmt: skip
+    return {**RECORD, "preset": "rates", "flags": flags, "runs": runs}
 
 
 LOSSES = {"0.03": [0.3, 0.1], "0.1": [0.15, 0.15], "0.2": [0.1, 0.25]}
@@ -370,9 +375,9 @@ def test_chosen_rates_and_folds_reach_the_runs(tmp_path, monkeypatch, capsys):
 
 def test_what_a_record_has_is_not_run_again(run_study, tmp_path):
     record = {
-        "preset": "smoke", "data": {"sha256": "ab"}, "tested": {}, "sessions": [],
+        **RECORD, "preset": "smoke",
         "flags": [*grid.PRESETS["smoke"].flags.split(), "--source", "embedded"],
-        "runs": [{"variant": "odenet", "seed": 0, "status": "done"},
+        "runs": [{"variant": "odenet", "seed": 0, **DONE},
                  {"variant": "odenet", "seed": 1, "status": "failed"}],
     }  # fmt: skip
     path = tmp_path / "record.json"
@@ -381,7 +386,13 @@ def test_what_a_record_has_is_not_run_again(run_study, tmp_path):
     assert code == 0
     assert "1 runs are in" in out
     assert finished(tmp_path / "study") == RUNS - {"odenet-seed0"}
-    path.write_text(collect.text(record | {"flags": ["--epochs", "2"]}))
+    del record["runs"][0]["rows"]
+    path.write_text(collect.text(record))
+    code, _, err = run_study(None, "--results", str(path))
+    assert code == 2
+    assert "run 1 in" in err
+    assert "it has no rows" in err
+    path.write_text(collect.text(record | {"runs": [], "flags": ["--epochs", "2"]}))
     code, _, err = run_study(None, "--results", str(path))
     assert code == 2
     assert "other flags" in err

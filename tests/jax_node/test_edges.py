@@ -205,6 +205,41 @@ def test_gradients_over_a_jump(adjoint):
         np.testing.assert_allclose(ours, exact, rtol=1e-6)
 
 
+# y' is 2, then -3, then 5, with no value at the jumps.
+def slopes(t, y, _):
+    slope = jnp.where(t < 1, 2.0, jnp.where(t < 2, -3.0, 5.0))
+    return jnp.where((t == 1) | (t == 2), jnp.nan, slope) + 0 * y
+
+
+@pytest.mark.parametrize("adjoint", ["checkpoint", "direct", "adjoint"])
+@pytest.mark.parametrize(
+    ("ts", "at"),  # at each time on the way to it, at the first on the way from it
+    [
+        ((0.25, 3), (2, 5)),
+        ((0.25, 1, 1.5, 2, 3), (2, 2, -3, -3, 5)),
+        ((3, 2, 1.5, 1, 0.25), (5, 5, -3, -3, 2)),
+        ((1, 1.5, 2), (-3, -3, -3)),
+        ((2, 1), (-3, -3)),
+    ],
+)
+def test_gradients_of_times_over_jumps(adjoint, ts, at):
+    weights = jnp.arange(1.0, len(ts) + 1)
+
+    def loss(ts):
+        options = {"rtol": 1e-9, "atol": 1e-9, "jump_ts": [1.0, 2.0], "max_steps": 256}
+        ys = solve(slopes, ONE, ts, solver="dopri5", adjoint=adjoint, **options).ys
+        return jnp.sum(weights * ys[:, 0])
+
+    # y_i = y0 - f0 t0 + ... + f_i t_i
+    expected = weights * jnp.array(at, float)
+    expected = expected.at[0].set(-float(at[0]) * weights[1:].sum())
+    found = jax.grad(loss)(jnp.array(ts, float))
+    if adjoint == "checkpoint":  # takes the other side of a jump inside
+        away = [i for i, t in enumerate(ts) if t not in (1, 2) or i in (0, len(ts) - 1)]
+        found, expected = found[jnp.array(away)], expected[jnp.array(away)]
+    np.testing.assert_allclose(found, expected, rtol=1e-9)  # a step of 1e-6 divides by itself
+
+
 def test_jumps_count_what_they_cost():
     calls = []
 

@@ -264,9 +264,6 @@ def test_jumps_are_landed_on(solver, adjoint, ts):
     solution.ys[-1].sum().backward()
     area = -1 if ts[0] > ts[-1] else 1
     assert y0.grad.item() == 1
-    if adjoint == "handwritten" and area < 0:
-        # Euler's method evaluates at the beginning of a step only, there on the wrong side.
-        return
     # 5.1 - 5 is 0.1 but for rounding of 5.1.
     assert solution.ys[-1].item() == pytest.approx(area, abs=1e-13)
 
@@ -308,6 +305,50 @@ def test_a_jump_at_an_end_takes_no_derivative_away(solver, adjoint):
 
     # A rounding over a tolerance of 1e-6, by which it moves the steps.
     torch.testing.assert_close(gradients([0.25, 1.0]), gradients(None), rtol=2.3e-10, atol=0)
+
+
+# y' is 2, then -3, then 5, with no value at the jumps, and steps are exact.
+SLOPES = lambda t, y: torch.where(t < 1, 2.0, torch.where(t < 2, -3.0, 5.0)) + 0 * y
+HOLES = lambda t, y: torch.where((t == 1) | (t == 2), torch.nan, SLOPES(t, y))
+
+
+@pytest.mark.parametrize("adjoint", ["direct", "adjoint", "handwritten"])
+@pytest.mark.parametrize("solver", JUMPING)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("ts", "slopes"),  # at each time on the way to it, at the first on the way from it
+    [
+        ((0.25, 3), (2, 5)),
+        ((0.25, 1, 1.5, 2, 3), (2, 2, -3, -3, 5)),
+        ((3, 2, 1.5, 1, 0.25), (5, 5, -3, -3, 2)),
+        ((1, 1.5, 2), (-3, -3, -3)),
+        ((2, 1), (-3, -3)),
+    ],
+)
+def test_gradients_of_times_over_jumps(solver, adjoint, ts, slopes, dtype):
+    if adjoint == "handwritten" and solver != "euler":
+        pytest.skip("has its own Euler solver")
+    y0, times = numbers(1.0, dtype=dtype, grad=True), numbers(*ts, grad=True)
+    settings = options(solver, adjoint, jump_t=[1.0, 2.0])
+    solution = solve(HOLES, y0, times, **settings)
+    weights = torch.arange(1, len(ts) + 1, dtype=dtype)
+    found = torch.autograd.grad((weights * solution.ys[:, 0]).sum(), (y0, times))
+    # y_i = y0 - f0 t0 + ... + f_i t_i
+    expected = weights.double() * numbers(*slopes)
+    expected[0] = -slopes[0] * weights[1:].sum()
+    assert found[0].item() == pytest.approx(weights.sum().item(), rel=1e-5)
+    # An interpolated state's is a rounding over the length of a step, which is 1e-3 or more.
+    torch.testing.assert_close(found[1], expected, rtol=1e3 * torch.finfo(dtype).eps, atol=0)
+
+
+def test_a_gradient_of_times_over_jumps_is_not_differentiated_again():
+    y0, ts = numbers(1.0, grad=True), numbers(0, 2, grad=True)
+    settings = options("dopri5", "adjoint", jump_t=[1.0])
+    ys = solve(lambda t, y: SLOPES(t, y) * y, y0, ts, **settings).ys
+    for inputs in (y0, ts):
+        (once,) = torch.autograd.grad(ys[-1].sum(), inputs, create_graph=True)
+        with pytest.raises(RuntimeError, match="cannot be differentiated again"):
+            torch.autograd.grad(once.sum(), ts, allow_unused=True)
 
 
 def test_a_step_that_ends_on_a_jump_by_itself_does_not_hide_the_next_one():
