@@ -141,7 +141,10 @@ def pull_back(
     params, given = args
     slots = solver.max_order - 1
     ages = jnp.arange(1, slots)
-    tables = jnp.asarray(_tables(solver, dense=len(ts) > 2), ts.dtype)
+    dense = len(ts) > 2  # are there observations inside steps?
+    needed = bool(solver.iterations) or dense
+    tables = jnp.asarray(_tables(solver, dense=dense), ts.dtype)
+    nothing = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0]), kept.y)
     direction = jnp.sign(ts[-1] - ts[0])  # of the solver's time, in which derivatives are kept
 
     def pull_step(n, start, end, a, memory, observe):
@@ -157,7 +160,13 @@ def pull_back(
             for weights, ring in zip(tables, owed, strict=True)
         ]
         count, before = kept.count[n + 1].astype(int), jnp.maximum(n + 1 - ages, 0)
-        past = [_weigh(direction * of[count, 1:], kept.origin, before) for of in tables]
+        # An explicit step is linear in its sums: their values make only the derivative by its size,
+        # and the ends of all but the last step move together.
+        past = jax.lax.cond(
+            needed | (n == n_steps - 1),
+            lambda: [_weigh(direction * of[count, 1:], kept.origin, before) for of in tables],
+            lambda: [nothing] * len(tables),
+        )
         y0 = jax.tree.map(lambda leaf: leaf[n], kept.y)
 
         def pull(step):
@@ -176,7 +185,6 @@ def pull_back(
         )
         return gradient, seen, (owed, latest)
 
-    nothing = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0]), kept.y)
     rings = jax.tree.map(lambda leaf: jnp.zeros((slots - 1, *leaf.shape), leaf.dtype), nothing)
     memory = [rings] * len(tables), [nothing] * len(tables)
     gradient = go_back(
@@ -231,16 +239,14 @@ def _adams(field, given, solver, own, new, iterations, t0, t1, y0, past, params)
     ]
     d = jax.tree.map(lambda predictor: h * predictor, with_f0[0])
     f1 = with_f0[-1]
-    if solver.iterations:
+    # Not a loop, whose derivative would copy what every evaluation leaves for it.
+    for i in range(solver.iterations):
 
-        def correct(trip, i):
-            def once():
-                f = field(t1, jax.tree.map(jnp.add, y0, trip[0]), args)
-                return jax.tree.map(lambda f, rest: h * (new * f + rest), f, with_f0[1]), f
+        def correct(d=d):
+            f = field(t1, jax.tree.map(jnp.add, y0, d), args)
+            return jax.tree.map(lambda f, rest: h * (new * f + rest), f, with_f0[1]), f
 
-            return jax.lax.cond(i < iterations, once, lambda: trip), None
-
-        (d, f1), _ = jax.lax.scan(correct, (d, f0), jnp.arange(solver.iterations))
+        d, f1 = jax.lax.cond(i < iterations, correct, lambda d=d, f1=f1: (d, f1))
     y1 = jax.tree.map(jnp.add, y0, d)
     scaled = lambda f: jax.tree.map(lambda leaf: h * leaf, f)
     return y1, f0, (scaled(f0), scaled(f1))
