@@ -135,7 +135,8 @@ def pull_back(
 ) -> tuple[tuple[PyTree, Float[Array, " times"], PyTree], Float[Array, ""]]:
     """The gradients with respect to `y0`, `ts` and the parameters, and the NFE they took.
 
-    As `runge_kutta.pull_back`, but that `steps` has a `Kept` for each. Memory is two states per step, for `max_steps` steps.
+    As `runge_kutta.pull_back`, but that `steps` has a `Kept` for each. Memory is two states per
+    step, for `max_steps` steps.
     """
     step_ts, kept = steps
     params, given = args
