@@ -104,7 +104,9 @@ def solve_by_kept_steps(
         (steps, n_steps), (_, controls) = kept, given
         solver, args, jump_ts = method.make(controls), (params, given), controls.jump_ts
         kind = multistep if multistep.supports(solver) else runge_kutta
-        gradient, nfe = kind.pull_back(field, solver, steps, n_steps, ts, args, jump_ts, observed)
+        gradient, nfe = kind.pull_back(
+            field, solver, steps, n_steps, y0, ts, args, jump_ts, observed
+        )
         return gradient, nfe.astype(float)
 
     def bounded_back(y0, ts, params, given, kept, observed):

@@ -79,7 +79,7 @@ class Method:
         loops: Loops = "once",
         keep_steps: bool = False,
     ) -> Any:
-        """A `Forward`; with `keep_steps`, also `(times, states)` of all steps.
+        """A `Forward`; with `keep_steps`, also `(times, states)` of the ends of all steps.
 
         What of `ys` was not reached is infinite, or (the last) the state at the time reached.
         """
@@ -94,7 +94,7 @@ class Method:
             stepper, start = multistep.Keeping(solver), multistep.Kept.start(y0)
             state, term = lambda t, y, args: y.y, diffrax.ODETerm(multistep.of_state(field))
         inner = diffrax.SubSaveAt(ts=ts[1:-1], fn=state) if len(ts) > 2 else None
-        steps = diffrax.SubSaveAt(t0=True, steps=True) if keep_steps else None
+        steps = diffrax.SubSaveAt(steps=True) if keep_steps else None
         solution = diffeqsolve(
             term,
             stepper,

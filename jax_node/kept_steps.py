@@ -1,6 +1,6 @@
 """Back over the kept steps of a solve: what is the same for every one-step or multistep method.
 
-diffrax solves and keeps the state at the start of every accepted step; the gradient goes back over
+diffrax solves and keeps the state at the end of every accepted step; the gradient goes back over
 the steps. Each is computed again and differentiated, together with what was observed inside it, and
 its inside forgotten. Step sizes are taken as given, as torchdiffeq does.
 
@@ -36,12 +36,13 @@ def go_back(
 ) -> tuple[PyTree, Float[Array, " times"], PyTree]:
     """The gradients with respect to `y0`, `ts` and the parameters.
 
-    `step_ts` are the times at which the `n_steps` steps began, `observed` the cotangents of the
-    states at `ts`. Step `n` is pulled back by `pull_step(n, t0, t1, a, memory, observe)`, where `a`
-    is the cotangent of the state at its end and `memory` what the step after it handed on. It
-    returns the cotangents of `t0`, `t1`, the state at its start and the parameters; what `observe`
-    returned second; and the memory for the step before. `observe(y0, y1, ks)` returns `a` with all
-    that was observed inside the step: the cotangents of `t0`, `t1`, `y0`, `y1` and `ks`.
+    `step_ts` are the times from which the solve went on after each of its `n_steps` steps,
+    `observed` the cotangents of the states at `ts`. Step `n` is pulled back by
+    `pull_step(n, t0, t1, a, memory, observe)`, where `a` is the cotangent of the state at its end
+    and `memory` what the step after it handed on. It returns the cotangents of `t0`, `t1`, the
+    state at its start and the parameters; what `observe` returned second; and the memory for the
+    step before. `observe(y0, y1, ks)` returns `a` with all that was observed inside the step: the
+    cotangents of `t0`, `t1`, `y0`, `y1` and `ks`.
     """
     last = len(ts) - 1
     forwards = ts[-1] > ts[0]
@@ -50,8 +51,8 @@ def go_back(
 
     def body(carry):
         n, j, a, p, dts, memory = carry
-        start = jnp.where(n == 0, first, step_ts[n])
-        end = before_jump(jnp.where(n == n_steps - 1, final, step_ts[n + 1]), jump_ts, forwards)
+        start = jnp.where(n == 0, first, step_ts[n - 1])
+        end = before_jump(jnp.where(n == n_steps - 1, final, step_ts[n]), jump_ts, forwards)
 
         def observe(y0, y1, ks):
             zeros = jax.tree.map(jnp.zeros_like, (start, end, y0, a, ks))
@@ -86,6 +87,11 @@ def go_back(
     start = n_steps - 1, last - 1, at(last), p, jnp.zeros_like(ts), memory
     _, _, a, p, dts, _ = jax.lax.while_loop(lambda carry: carry[0] >= 0, body, start)
     return add(a, at(0)), dts, p
+
+
+def before(n: Int[Array, ""], y0: PyTree, step_ys: PyTree) -> PyTree:
+    """The state at the start of step `n`, if `step_ys` are those at the ends of the steps."""
+    return jax.tree.map(lambda first, kept: jnp.where(n == 0, first, kept[n - 1]), y0, step_ys)
 
 
 def add(left: PyTree, right: PyTree) -> PyTree:

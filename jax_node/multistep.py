@@ -16,9 +16,8 @@ whose last `max_order` - 2 are remembered. So every evaluation is made once more
 once: with the explicit method that is one a step.
 """
 
-import functools
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, TypeGuard
 
 import diffrax
 import equinox as eqx
@@ -32,7 +31,7 @@ from jax_node.adams import ExplicitAdams, ImplicitAdams
 from jax_node.adams.coefficients import fixed_step_tables
 from jax_node.adams.fixed import STARTING_HISTORY
 from jax_node.adjoint import Field
-from jax_node.kept_steps import Scalar, add, go_back
+from jax_node.kept_steps import Scalar, add, before, go_back
 from jax_node.rk4 import RK4
 
 FixedAdams = ExplicitAdams | ImplicitAdams
@@ -56,7 +55,7 @@ class Kept(eqx.Module):
         return cls(y0, jax.tree.map(jnp.zeros_like, y0), jnp.zeros(()), jnp.zeros(()))
 
 
-def of_state(field: Field) -> Callable[..., Any]:
+def of_state(field: Field) -> Callable[..., PyTree]:
     """`field`, to which the solver gives a state; and diffrax a `Kept`, to see whether it fits."""
 
     def either(t, y, args):
@@ -118,7 +117,7 @@ class _Interpolation(NamedTuple):
         return _State(self.of_state.evaluate(t))
 
 
-def supports(solver: diffrax.AbstractSolver) -> bool:
+def supports(solver: diffrax.AbstractSolver) -> TypeGuard[FixedAdams]:
     """Whether `solver` is an Adams method of fixed steps."""
     return isinstance(solver, FixedAdams)
 
@@ -128,6 +127,7 @@ def pull_back(
     solver: FixedAdams,
     steps: tuple[Float[Array, " steps"], Kept],
     n_steps: Int[Array, ""],
+    y0: PyTree,
     ts: Float[Array, " times"],
     args: tuple[PyTree, PyTree],
     jump_ts: None,
@@ -135,7 +135,8 @@ def pull_back(
 ) -> tuple[tuple[PyTree, Float[Array, " times"], PyTree], Float[Array, ""]]:
     """The gradients with respect to `y0`, `ts` and the parameters, and the NFE they took.
 
-    As `runge_kutta.pull_back`. Memory is two states per step, for `max_steps` steps.
+    As `runge_kutta.pull_back`, but that `steps` has a `Kept` for each. Memory is two states per
+    step, for `max_steps` steps.
     """
     step_ts, kept = steps
     params, given = args
@@ -144,7 +145,7 @@ def pull_back(
     dense = len(ts) > 2  # are there observations inside steps?
     needed = bool(solver.iterations) or dense
     tables = jnp.asarray(_tables(solver, dense=dense), ts.dtype)
-    nothing = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0]), kept.y)
+    nothing = jax.tree.map(jnp.zeros_like, y0)
     direction = jnp.sign(ts[-1] - ts[0])  # of the solver's time, in which derivatives are kept
 
     def pull_step(n, start, end, a, memory, observe):
@@ -154,34 +155,39 @@ def pull_back(
         owed = jax.tree.map(lambda ring, new: ring.at[(n + 1) % (slots - 1)].set(new), owed, latest)
         later = n + ages
         made = later < n_steps
-        count = jnp.where(made, kept.count[jnp.where(made, later + 1, 0)], 0).astype(int)
+        count = jnp.where(made, kept.count[jnp.where(made, later, 0)], 0).astype(int)
         of_origin = [
             _weigh(weights[count, ages], ring, later % (slots - 1))
             for weights, ring in zip(tables, owed, strict=True)
         ]
-        count, before = kept.count[n + 1].astype(int), jnp.maximum(n + 1 - ages, 0)
+        count, earlier = kept.count[n].astype(int), jnp.maximum(n - ages, 0)
         # An explicit step is linear in its sums: their values make only the derivative by its size,
         # and the ends of all but the last step move together.
         past = jax.lax.cond(
             needed | (n == n_steps - 1),
-            lambda: [_weigh(direction * of[count, 1:], kept.origin, before) for of in tables],
+            lambda: [_weigh(direction * of[count, 1:], kept.origin, earlier) for of in tables],
             lambda: [nothing] * len(tables),
         )
-        y0 = jax.tree.map(lambda leaf: leaf[n], kept.y)
+        start_y = before(n, y0, kept.y)
 
         def pull(step):
-            (y1, f0, ks), back = jax.vjp(step, start, end, y0, past, params)
-            (*inside, a, dks), seen = observe(y0, y1, ks)
+            (y1, f0, ks), back = jax.vjp(step, start, end, start_y, past, params)
+            (*inside, a, dks), seen = observe(start_y, y1, ks)
             *through, dpast, dp = back((a, _sum(of_origin), dks))
             return (*add(inside, through), dp), seen, dpast
 
         own = [of[count, 0] for of in tables]
         new = jnp.asarray(fixed_step_tables(slots)[-1], ts.dtype)[count]
-        iterations = (kept.nfe[n + 1] - kept.nfe[n]).astype(int) - 1
+        made_before = jnp.where(n == 0, 0, kept.nfe[n - 1])
+        iterations = (kept.nfe[n] - made_before).astype(int) - 1
         gradient, seen, latest = jax.lax.cond(
             count < STARTING_HISTORY,
-            lambda: pull(functools.partial(_start, field, given)),
-            lambda: pull(functools.partial(_adams, field, given, solver, own, new, iterations)),
+            lambda: pull(lambda t0, t1, y0, _, p: _start(field, t0, t1, y0, (p, given))),
+            lambda: pull(
+                lambda t0, t1, y0, past, p: _adams(
+                    field, solver, own, new, iterations, t0, t1, y0, past, (p, given)
+                )
+            ),
         )
         return gradient, seen, (owed, latest)
 
@@ -190,7 +196,7 @@ def pull_back(
     gradient = go_back(
         pull_step, _interpolate(solver), step_ts, n_steps, ts, params, jump_ts, observed, memory
     )
-    return gradient, kept.nfe[n_steps]
+    return gradient, jnp.where(n_steps == 0, 0, kept.nfe[n_steps - 1])
 
 
 def _tables(solver: FixedAdams, *, dense: bool) -> Float[np.ndarray, "sums rows slots"]:
@@ -221,17 +227,19 @@ def _sum(trees: list[PyTree]) -> PyTree:
     return jax.tree.map(lambda *leaves: sum(leaves), *trees)
 
 
-def _start(field, given, t0, t1, y0, past, params):
+def _start(field, t0, t1, y0, args):
     """A step of the start-up: the state at its end, f_0, and what its interpolation needs."""
-    del past
-    y1, ks = runge_kutta.step(field, RK4(), t0, t1, y0, (params, given), last_stage=True)
+    y1, ks = runge_kutta.step(field, RK4(), t0, t1, y0, args, last_stage=True)
     k0, k1 = (jax.tree.map(lambda k, i=i: k[i], ks) for i in (0, -1))
     return y1, jax.tree.map(lambda k: k / (t1 - t0), k0), (k0, k1)
 
 
-def _adams(field, given, solver, own, new, iterations, t0, t1, y0, past, params):
-    """The same of an Adams step, in which the corrector was iterated so often."""
-    h, args = t1 - t0, (params, given)
+def _adams(field, solver, own, new, iterations, t0, t1, y0, past, args):
+    """The same of an Adams step, in which the corrector was iterated so often.
+
+    `own` are the weights of f_0 in the sums, whose rest is `past`; `new` that of the corrector's f.
+    """
+    h = t1 - t0
     f0 = field(t0, y0, args)
     with_f0 = [
         jax.tree.map(lambda f, sum_, w=w: w * f + sum_, f0, sums)

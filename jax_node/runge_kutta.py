@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from jax_node.adjoint import Field
-from jax_node.kept_steps import Scalar, add, go_back
+from jax_node.kept_steps import Scalar, add, before, go_back
 
 
 def supports(solver: diffrax.AbstractSolver) -> bool:
@@ -29,6 +29,7 @@ def pull_back(
     solver: diffrax.AbstractSolver,
     steps: tuple[Float[Array, " steps"], PyTree],
     n_steps: Int[Array, ""],
+    y0: PyTree,
     ts: Float[Array, " times"],
     args: tuple[PyTree, PyTree],
     jump_ts: Float[Array, " jumps"] | None,
@@ -46,15 +47,14 @@ def pull_back(
 
     def pull_step(n, start, end, a, memory, observe):
         del a  # `observe` has it
-        y0 = jax.tree.map(lambda leaf: leaf[n], step_ys)
         (y1, ks), pull = jax.vjp(
             lambda t0, t1, y0, p: step(field, solver, t0, t1, y0, (p, given), last_stage=dense),
             start,
             end,
-            y0,
+            before(n, y0, step_ys),
             params,
         )
-        (*inside, a, dks), seen = observe(y0, y1, ks)
+        (*inside, a, dks), seen = observe(before(n, y0, step_ys), y1, ks)
         *through, dp = pull((a, dks))
         return (*add(inside, through), dp), seen, memory
 

@@ -61,8 +61,17 @@ def test_nfe_are_those_really_made(solver):
     assert int(solution.nfe) == len(calls)
 
 
-@pytest.mark.parametrize("adjoint", ["direct", "adjoint"])
-@pytest.mark.parametrize("solver", ["dopri5", "rk4"])
+@pytest.mark.parametrize(
+    ("solver", "adjoint"),
+    [
+        ("dopri5", "direct"),
+        ("dopri5", "adjoint"),
+        ("rk4", "direct"),
+        ("rk4", "adjoint"),
+        ("explicit_adams", "direct"),
+        ("implicit_adams", "direct"),
+    ],
+)
 def test_backward_nfe_are_those_really_made(solver, adjoint):
     calls = []
 
