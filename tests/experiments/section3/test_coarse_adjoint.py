@@ -24,7 +24,7 @@ def a_record(**losses):
     found = dict.fromkeys(names, 0.01) | {k.replace("_", "-"): v for k, v in losses.items()}
     runs = [a_run(name, seed, loss) for name, loss in found.items() for seed in SEEDS]
     return {"preset": "coarse-adjoint", "flags": [], "sessions": [], "tested": {},
-            "data": {"title": "made up"}, "runs": runs}  # fmt: skip
+            "data": {"title": "made up", "sha256": "ab"}, "runs": runs}  # fmt: skip
 
 
 GUILTY = {
