@@ -99,7 +99,7 @@ def test_a_failed_step_changes_nothing(digits):
     hasty.state = hasty.state._replace(optimizer=momentum)
     for change, error, match in (
         (lambda weights: weights, SolveError, r"stopped at t = 0\.\d+ after 3 steps"),
-        (_with_nan, (NonFiniteLossError, SolveError), ""),
+        (_with_nan, (NonFiniteLossError, SolveError), "finite"),
     ):
         hasty.state = hasty.state._replace(weights=change(hasty.state.weights))
         before = leaves(hasty)

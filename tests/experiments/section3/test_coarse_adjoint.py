@@ -13,7 +13,7 @@ def a_run(variant, seed, loss, status="done"):
     rows = [{"epoch": epoch, **row} for epoch in range(1, 8)]
     rows[2] |= {"train_loss": loss / 9, "test_error": 1.0}
     return {"variant": variant, "seed": seed, "fold": None, "status": status, "commit": "c0ffee",
-            "rows": rows, "summary": {"test_error": 2.0}}  # fmt: skip
+            "device": "cpu", "rows": rows, "summary": {"test_error": 2.0}, "wrong": ""}  # fmt: skip
 
 
 def a_record(**losses):
@@ -23,8 +23,9 @@ def a_record(**losses):
     names += [switched(first, then) for first in GRADIENTS for then in GRADIENTS]
     found = dict.fromkeys(names, 0.01) | {k.replace("_", "-"): v for k, v in losses.items()}
     runs = [a_run(name, seed, loss) for name, loss in found.items() for seed in SEEDS]
-    return {"preset": "coarse-adjoint", "flags": [], "sessions": [], "tested": {},
-            "data": {"title": "made up", "sha256": "ab"}, "runs": runs}  # fmt: skip
+    return {"preset": "coarse-adjoint", "flags": [], "sessions": [{"jobs": 1, "cores": 1}],
+            "tested": {"all": {"true": ""}}, "data": {"title": "made up", "sha256": "ab"},
+            "runs": runs}  # fmt: skip
 
 
 GUILTY = {
