@@ -71,7 +71,7 @@ class Study:
     160 epochs of the full set; coarse-adjoint: what the adjoint of a coarse step does to training
     (-full: on a full set); follow-up: the seven networks of the work we follow up on."""
     only: Annotated[str | None, flags.named("NAMES", "all")] = None
-    """Only these variants, with commas between (an unknown one is answered with the list)."""
+    """Only these variants, with commas between (one that the preset has not is answered with the list)."""
     minutes: Annotated[float | None, flags.named("M", "laptop 85, paper no limit")] = None
     """Begin no run after so many minutes; those under way are finished."""
     jobs: Annotated[int | None, flags.named("N", "one a core; paper 1")] = None
@@ -183,15 +183,15 @@ def run(
 
 def choose(preset: Preset, only: str | None) -> list[Cell]:
     """The runs of `preset`, or those of the variants in the comma-separated `only`."""
-    names = [name.strip() for name in only.split(",")] if only else []
+    cells = grid.cells(preset)
+    if only is None:
+        return cells
+    names, known = [name.strip() for name in only.split(",")], {c.variant.name for c in cells}
     for name in names:
-        if name not in grid.VARIANTS:
-            known = ", ".join(grid.VARIANTS)
-            raise ConfigError(f"--only has the unknown variant {name!r}; choose from {known}.")
-    cells = grid.cells(preset, names)
-    if not cells:
-        raise ConfigError(f"--only {only} leaves no run in this preset.")
-    return cells
+        if name not in known:
+            has = ", ".join(sorted(known))
+            raise ConfigError(f"--only has {name!r}, which this preset has not; it has {has}.")
+    return [cell for cell in cells if cell.variant.name in names]
 
 
 def shard(cells: Sequence[Cell], which: str) -> list[Cell]:

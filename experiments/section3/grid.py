@@ -5,8 +5,6 @@ The titles are those of the tables; a variant's name is that of its run folders.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from experiments.section3 import coarse_adjoint, rates
 from experiments.section3.cells import Cell, Preset, Variant
 
@@ -227,8 +225,8 @@ PRESETS = {
 }
 
 
-def cells(preset: Preset, only: Sequence[str] = ()) -> list[Cell]:
-    """The runs of a preset in running order; `only` keeps the variants of these names.
+def cells(preset: Preset) -> list[Cell]:
+    """The runs of a preset in running order.
 
     Seed by seed and, within it, fold by fold: all models are tested on the same images first.
     """
@@ -244,5 +242,4 @@ def cells(preset: Preset, only: Sequence[str] = ()) -> list[Cell]:
         for seed in seeds
         for fold in (range(preset.folds) if preset.folds else (None,))
         for name in names
-        if not only or name in only
     ]

@@ -213,8 +213,8 @@ def test_a_folder_that_cannot_be_written(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "part"),
     [
-        (["--only", "vgg"], "unknown variant 'vgg'"),
-        (["--only", "resnet12", "--preset", "smoke"], "leaves no run"),
+        (["--only", "vgg"], "--only has 'vgg', which this preset has not; it has odenet"),
+        (["--only", "resnet1,resnet12", "--preset", "smoke"], "--only has 'resnet12'"),
         (["--jobs", "0"], "--jobs is 0"),
         (["--shard", "3/2"], "--shard is 3/2; I/N expected"),
         (["--shard", "half"], "--shard is half"),
