@@ -71,7 +71,7 @@ class Study:
     160 epochs of the full set; coarse-adjoint: what the adjoint of a coarse step does to training
     (-full: on a full set); follow-up: the seven networks of the work we follow up on."""
     only: Annotated[str | None, flags.named("NAMES", "all")] = None
-    """Only these variants, with commas between (one that the preset has not is answered with the list)."""
+    """Only these variants of the preset, with commas between."""
     minutes: Annotated[float | None, flags.named("M", "laptop 85, paper no limit")] = None
     """Begin no run after so many minutes; those under way are finished."""
     jobs: Annotated[int | None, flags.named("N", "one a core; paper 1")] = None
