@@ -191,7 +191,7 @@ PRESETS = {
     "depth": _converged((("resnet2", "resnet4", "resnet12"), _REPEATS[:2])),
     "coarsely-trained": _converged((COARSE, _REPEATS[:2]), examined=_REPEATS[:1]),
     "relu-norm": _converged(
-        (("resnet1-norelu", "odenet-adjoint-norelu"), _REPEATS[:2]),
+        (("resnet1-norelu", "odenet-adjoint-norelu"), _REPEATS),
         (("odenet-norelu",), _REPEATS[:2]),
         *(
             (tuple(name for pair in NORM_PAIRS[k::6] for name in pair[:1]), _REPEATS[:2])
