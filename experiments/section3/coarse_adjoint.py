@@ -20,13 +20,9 @@ from experiments.section3.cells import Preset, Variant
 SGD = "--momentum 0"
 ONE_STEP = "--solver rk4 --step-size 1"
 SOLVERS = {
-    "one-step": ("one rk4 step", ONE_STEP, "direct"),
-    "adams-0.25": (
-        "implicit Adams, step 0.25",
-        "--solver implicit_adams --step-size 0.25",
-        "checkpoint",
-    ),
-    "dopri5": ("dopri5 1e-3", "--solver dopri5", "direct"),
+    "one-step": ("one rk4 step", ONE_STEP),
+    "adams-0.25": ("implicit Adams, step 0.25", "--solver implicit_adams --step-size 0.25"),
+    "dopri5": ("dopri5 1e-3", "--solver dopri5"),
 }
 CONDITIONS = {
     # Momentum m moves by rate / (1 - m) in the long run: averaging and size of step, one by one.
@@ -37,7 +33,7 @@ CONDITIONS = {
     "adam-0.1": ("Adam 0.1", "--optimizer adam --lr 0.1"),
     "relu": ("with the final ReLU", f"{SGD} --final-relu"),
 }
-GRADIENTS = ("adjoint", "direct")  # `direct` stands for `checkpoint` too: through the steps
+GRADIENTS = ("adjoint", "direct")
 # Rows of the follow-up's table that are none of the runs above: the flags they have of their own.
 OTHERS = {
     "follow-up-resnet6": ("ResNet-6, BatchNorm", "--model resnet6 --norm batch"),
@@ -63,18 +59,14 @@ def switched(first: str, then: str) -> str:
     return f"switch-{first}-{then}"
 
 
-def _by(gradient: str, by_steps: str) -> str:
-    return f"--adjoint {gradient if gradient == 'adjoint' else by_steps}"
-
-
 VARIANTS = (
     *(
         Variant(
             name_of(solver, gradient),
             f"{title}, {gradient}",
-            f"{flags} {_by(gradient, by_steps)} {SGD}",
+            f"{flags} --adjoint {gradient} {SGD}",
         )
-        for solver, (title, flags, by_steps) in SOLVERS.items()
+        for solver, (title, flags) in SOLVERS.items()
         for gradient in GRADIENTS
     ),
     *(
