@@ -34,7 +34,7 @@ def control(solver: str) -> float:
 def time_scale(solver: str) -> float:
     """By how much times and steps are shortened for a solver.
 
-    Explicit Adams reaches order 11 after 11 steps, and is then stable for h |df/dy| < 0.0035 only:
+    Explicit Adams reaches order 11 after 11 steps, and is then stable for h |df/dy| < 0.0034 only:
     20 steps of 1/16 blow up, 20 of 1/128 are too few for that.
     """
     return 1 / 8 if solver == "explicit_adams" else 1.0

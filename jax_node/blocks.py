@@ -74,8 +74,8 @@ def _taps_inside(size: int) -> np.ndarray:
 class Residual(nnx.Module):
     """`x + conv(relu(norm(conv(relu(norm(x))))))`: the pre-activation block of He et al. (2016).
 
-    With `halve` the first convolution has stride 2 and a strided 1x1 convolution of the
-    normalised input replaces `x` (the downsampling of the paper's text).
+    The convolutions are 3x3, without bias. With `halve` the first has stride 2 and a strided 1x1
+    convolution of the normalised input replaces `x` (the downsampling of the paper's text).
     """
 
     def __init__(self, *, halve: bool = False, norm: str = "group", rngs: nnx.Rngs):
@@ -87,7 +87,7 @@ class Residual(nnx.Module):
         self.shortcut = Conv(conv.half1x1, 1, bias=False, rngs=rngs) if halve else None
 
     def __call__(self, x: Image) -> Image:
-        """Apply the block."""
+        """One residual update of `x`."""
         h = jax.nn.relu(self.norm1(x))
         shortcut = x if self.shortcut is None else self.shortcut(h)
         return shortcut + self.conv2(jax.nn.relu(self.norm2(self.conv1(h))))
@@ -110,13 +110,13 @@ class VectorField(nnx.Module):
         self.norm3 = normalisation(norm, CHANNELS)
 
     def __call__(self, t: Float[Array, ""], y: Image) -> Image:
-        """Evaluate the vector field at time `t` and state `y`."""
+        """`dy/dt` at the scalar time `t`, of the shape of `y`."""
         h = self.conv1(t, jax.nn.relu(self.norm1(y)))
         return self.norm3(self.conv2(t, jax.nn.relu(self.norm2(h))))
 
 
 class ConvDownsample(nnx.Module):
-    """28x28x1 to 6x6x64 by three convolutions, as in the authors' example code.
+    """28x28x1 to 6x6x64 by a 3x3 and two strided 4x4 convolutions: the authors' example code.
 
     Images may have another size and number of `channels`, which changes the first convolution.
     """
@@ -129,13 +129,13 @@ class ConvDownsample(nnx.Module):
         self.conv3 = Conv(conv.half4x4, 4, rngs=rngs)
 
     def __call__(self, x: Image) -> Image:
-        """Downsample `x`."""
+        """Features `[6, 6, batch, channels]`, of 28x28 images."""
         x = jax.nn.relu(self.norm1(self.conv1(x)))
         return self.conv3(jax.nn.relu(self.norm2(self.conv2(x))))
 
 
 class ResidualDownsample(nnx.Module):
-    """28x28x1 to 7x7x64 by one convolution and two residual blocks, as in the paper's text."""
+    """28x28x1 to 7x7x64 by a 3x3 convolution and two residual blocks: the paper's text."""
 
     def __init__(self, *, channels: int = 1, norm: str = "group", rngs: nnx.Rngs):
         self.conv1 = Conv(conv.valid3x3, 3, channels, rngs=rngs)
@@ -143,12 +143,12 @@ class ResidualDownsample(nnx.Module):
         self.block2 = Residual(halve=True, norm=norm, rngs=rngs)
 
     def __call__(self, x: Image) -> Image:
-        """Downsample `x`."""
+        """Features `[7, 7, batch, channels]`, of 28x28 images."""
         return self.block2(self.block1(self.conv1(x)))
 
 
 class Head(nnx.Module):
-    """Normalise, rectify, average over space, and map to a logit for each class."""
+    """Normalise, rectify (if `final_relu`), average over space, map to a logit for each class."""
 
     def __init__(self, *, final_relu: bool, classes: int = 10, norm: str = "group", rngs: nnx.Rngs):
         self.final_relu = final_relu
@@ -156,7 +156,7 @@ class Head(nnx.Module):
         self.linear = Linear(CHANNELS, classes, rngs=rngs)
 
     def __call__(self, x: Image) -> Float[Array, "batch classes"]:
-        """Classify `x`."""
+        """Logits `[batch, classes]`."""
         x = self.norm(x)
         x = jax.nn.relu(x) if self.final_relu else x
         return self.linear(x.mean((0, 1)))

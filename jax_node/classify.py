@@ -76,8 +76,8 @@ class ImageLearner(Learner):
         Returns loss (the cross-entropy), accuracy (0 to 1), nfe_forward, nfe_backward, and steps
         and rejected of the forward solve; the last four are 0 for a ResNet. By `adjoint` also
         reconstruction (see `adjoint.Backward`), with penalties kinetic, and jacobian if it has a
-        weight, both unweighted. Raises SolveError and NonFiniteLossError before anything is
-        changed.
+        weight, both unweighted. Raises SolveError and NonFiniteLossError; all is then as it was
+        before.
         """
         found = NO_SOLVE | super().train_step(batch, learning_rate)
         if self._adjoint != "adjoint":

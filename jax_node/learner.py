@@ -139,7 +139,7 @@ class Learner:
         """One step of the optimiser; returns `loss` and the loss function's metrics.
 
         Of a solve that it counts also nfe_forward, nfe_backward, steps and rejected. Raises
-        SolveError and NonFiniteLossError before anything is changed.
+        SolveError and NonFiniteLossError; all is then as it was before.
         """
         with self._context():
             rate = jnp.asarray(learning_rate, self._dtype)
@@ -275,7 +275,7 @@ def updated(
 
 
 def dtype_of(precision: str) -> jnp.dtype:
-    """The type of weights and state; switches 64-bit types on for float64 (`device.py`)."""
+    """The type of weights and state; 64-bit types on for float64. ValueError if unknown."""
     if precision not in PRECISIONS:
         known = ", ".join(PRECISIONS)
         raise ValueError(f"precision {precision!r} is unknown; choose one of {known}")

@@ -88,7 +88,8 @@ def normalisation(name: str, channels: int) -> GroupNorm | BatchNorm:
     """The layer of that name, one of `NORMS`.
 
     `group` has 32 groups, `group1` one (which is layer normalisation over space and channels),
-    `group64` 64 (for 64 channels instance normalisation), but at most one a channel.
+    `group64` 64 (for 64 channels instance normalisation), but at most one a channel. `batch` is
+    `BatchNorm`.
 
     Raises:
         ValueError: unknown name.

@@ -48,11 +48,11 @@ _ONCE = (
 class Solution(NamedTuple):
     """A trajectory and what it cost.
 
-    `ys` has the state at every observation time as its leading axis, NaN where the solve did not
-    get; `nfe` counts evaluations of the vector field, `accepted` and `rejected` steps,
-    `nonconverged` steps of `implicit_adams` whose corrector did not converge; `t` is the time
-    reached, `ok` whether that is the last time, with all states finite. `step` is the size of the
-    last step tried, and `cause` says why a solve failed (a number of `failures.Cause`).
+    `ys` has the states, `[times, *state]` in every leaf, NaN where the solve did not get; `nfe`
+    counts evaluations of the vector field in the forward solve, `accepted` steps taken, `rejected`
+    steps tried and not taken, `nonconverged` steps of `implicit_adams` whose corrector did not
+    converge; `t` is the time reached, `ok` whether that is the last time, with all states finite;
+    `step` is the size of the last step tried, `cause` why it failed, a number of `failures.Cause`.
     """
 
     ys: PyTree
@@ -141,12 +141,12 @@ def solve(
             and functions are passed on. What the field closes over is differentiated too.
         solver: a name in `SOLVERS`.
         adjoint: a gradient of `GRADIENTS`, see below.
-        rtol: relative tolerance of an adaptive step.
-        atol: absolute tolerance.
-        step_size: step size of the solvers in `FIXED_STEP`.
+        rtol, atol: tolerances of adaptive solvers. For `implicit_adams` they end the corrector's
+            iteration, at most four times a step, and control nothing else.
+        step_size: of the solvers in `FIXED_STEP`, from `ts[0]` on; the last step is cut at
+            `ts[-1]`. States within a step are interpolated.
         dtmax: largest step of an adaptive solver: it sees what lasts as long.
-        jump_ts: times at which the field jumps; an adaptive solver ends a step before and starts
-            one after each.
+        jump_ts: times at which the field jumps: an adaptive step ends before, one begins after.
         max_steps: steps after which the solve is given up, per solve.
         backward: `Backward.zeros()`, whose cotangent is the account of the backward pass: NFE
             (of `checkpoint` and `direct` those recomputed to be differentiated), failed solves, and

@@ -1,4 +1,4 @@
-"""The layers of the MNIST models of section 3, as the paper's authors' example code has them.
+"""The layers of the paper's models: residual block, time-dependent vector field, and the ends.
 
 Images are [batch, channels, height, width] (NCHW). Weights have PyTorch's default initialisation,
 uniform on +-1/sqrt(fan_in).
@@ -33,10 +33,10 @@ class TimeConv2d(nn.Conv2d):
 
 
 class Residual(nn.Module):
-    """x + conv(relu(norm(conv(relu(norm(x)))))), 3x3 convolutions without bias (He et al. 2016).
+    """`x + conv(relu(norm(conv(relu(norm(x))))))`: the pre-activation block of He et al. (2016).
 
-    With stride 2 the first convolution halves height and width, and a 1x1 convolution of the
-    normalised input takes the place of the identity.
+    The convolutions are 3x3, without bias. With `stride` 2 the first has it and a strided 1x1
+    convolution of the normalised input replaces `x` (the downsampling of the paper's text).
     """
 
     def __init__(self, channels: int, stride: int = 1, norm: str = "group") -> None:
@@ -58,7 +58,7 @@ class Residual(nn.Module):
 
 
 class VectorField(nn.Module):
-    """f(t, x) of the ODE block: norm, relu, conv(t, .), norm, relu, conv(t, .), norm.
+    """`dx/dt = f(t, x)`: the residual block with time, and a last normalisation (section 3).
 
     With the norm "batch" it keeps "group": normalised over the batch, an image's derivative would
     depend on the other images and on the calls before, so f were no function of t and x, and
@@ -82,7 +82,7 @@ class VectorField(nn.Module):
 
 
 class ConvDownsample(nn.Module):
-    """28x28 images to 6x6 states by one 3x3 and two strided 4x4 convolutions (with bias).
+    """28x28x1 to 6x6x64 by a 3x3 and two strided 4x4 convolutions: the authors' example code.
 
     Images may have another size and number of `image_channels`, which changes the first of them.
     """
@@ -103,7 +103,7 @@ class ConvDownsample(nn.Module):
 
 
 class ResidualDownsample(nn.Module):
-    """28x28 images to 7x7 states by a 3x3 convolution, two residual blocks (the paper's text)."""
+    """28x28x1 to 7x7x64 by a 3x3 convolution and two residual blocks: the paper's text."""
 
     def __init__(self, channels: int, norm: str = "group", image_channels: int = 1) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class ResidualDownsample(nn.Module):
 
 
 class Head(nn.Module):
-    """Norm, relu (if `final_relu`), mean over space, linear to a logit for each class."""
+    """Normalise, rectify (if `final_relu`), average over space, map to a logit for each class."""
 
     def __init__(
         self, channels: int, final_relu: bool, norm: str = "group", classes: int = 10
@@ -128,7 +128,7 @@ class Head(nn.Module):
         self.linear = nn.Linear(channels, classes)
 
     def forward(self, x: State) -> Float[Tensor, "batch classes"]:
-        """Logits of the classes."""
+        """Logits `[batch, classes]`."""
         out = self.norm(x)
         if self.final_relu:
             out = torch.relu(out)

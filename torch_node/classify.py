@@ -70,7 +70,7 @@ class ImageLearner(Learner):
         Returns loss (the cross-entropy), accuracy (0 to 1), nfe_forward, nfe_backward, and steps
         and rejected of the forward solve; the last four are 0 for a ResNet. By an adjoint also
         reconstruction (see `solve.Solution`), with penalties kinetic, and jacobian if it has a
-        weight, both unweighted. Raises SolveError and NonFiniteLossError with everything as it was
+        weight, both unweighted. Raises SolveError and NonFiniteLossError; all is then as it was
         before.
         """
         found = NO_SOLVE | super().train_step(batch, learning_rate)

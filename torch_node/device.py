@@ -11,9 +11,9 @@ def available() -> tuple[str, ...]:
 
 
 def choose(name: str) -> torch.device:
-    """The torch device for "auto" (a GPU if there is one), "cpu" or "gpu".
+    """The device of a kind: "auto" (a GPU if there is one), "cpu" or "gpu".
 
-    Raises ValueError naming the devices that are there.
+    Raises ValueError: there is no such device here; the message names those there are.
     """
     if name not in available():
         raise ValueError(

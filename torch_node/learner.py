@@ -106,7 +106,7 @@ class Learner:
         """One step of the optimiser; returns `loss` and the loss function's metrics.
 
         Of a solve that it counts also nfe_forward, nfe_backward, steps and rejected. Raises
-        SolveError and NonFiniteLossError before anything is changed.
+        SolveError and NonFiniteLossError; all is then as it was before.
         """
         running = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         try:

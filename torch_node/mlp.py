@@ -1,4 +1,4 @@
-"""Dense layers of the applications; jax_node/mlp.py is their twin, attribute by attribute."""
+"""Dense layers; jax_node/mlp.py is their twin, attribute by attribute."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Output(NamedTuple):
 
 
 class ResNet(nn.Module):
-    """Downsampling, `n_blocks` residual blocks, head."""
+    """Downsample, `n_blocks` residual blocks, head."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class ResNet(nn.Module):
 
 
 class ODENet(nn.Module):
-    """Downsampling, the flow of a vector field from t = 0 to t1, head.
+    """Downsample, `y(t1)` of `dy/dt = field(t, y)` with `y(0)` the features, head.
 
     ODE-Net takes its gradients by the adjoint method, RK-Net by backpropagation through a
     Runge-Kutta method's steps; nothing else tells them apart.
@@ -138,11 +138,21 @@ def build(
     max_steps: int = 4096,
     t1: float = 1.0,
 ) -> ResNet | ODENet:
-    """The model of that name: one of MODELS, or any `resnet<N>`; resnets ignore the solver.
+    """Make a model by name: one of MODELS, or `resnet<N>` with any number of blocks.
 
-    Images have so many `channels` and SMALLEST pixels or more a side, and belong to `classes`.
-    `norm` is one of normalise.NORMS; the field of an ODE model keeps "group" with "batch" (why:
-    blocks.VectorField). Raises ValueError listing the names for an unknown one.
+    Args:
+        name: which model.
+        final_relu: whether the head rectifies after its normalisation.
+        downsampling: "conv" (the authors' example code) or "residual" (the paper's text).
+        norm: one of normalise.NORMS; the field of an ODE model keeps "group" with "batch" (why:
+            blocks.VectorField).
+        channels: of the images, of SMALLEST pixels or more a side.
+        classes: how many logits.
+        solver, adjoint, rtol, atol, step_size, max_steps: as in `solve.solve`; resnets ignore them.
+        t1: end of the ODE's time, which starts at 0.
+
+    Raises:
+        ValueError: unknown name, or an ODE model without a solver.
     """
     architecture: dict[str, Any] = {
         "final_relu": final_relu,

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from torch_node.arguments import DTYPES, Given, as_tensor
+from torch_node.validate import DTYPES, Given, as_tensor
 
 Times = Float[Tensor, " times"]
 RESOLVED = 1e-3  # the part of an interval of ts that rounding may move

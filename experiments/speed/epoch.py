@@ -1,6 +1,6 @@
 """An epoch end to end: how much of it is the device's work, and how much the data and the host's.
 
-The loop is that of `classify/training.py`: batches shuffled, cut out and cropped, a training step
+It does what `harness/loop.py` does: batches shuffled, cut out and cropped, a training step
 with its checks and statistics, a line of progress; then the test images and a checkpoint.
 """
 

@@ -215,7 +215,7 @@ class ExplicitAdams(_FixedAdams):
     Dense output is cubic Hermite.
 
     The higher the order the less is stable: on y' = lambda y it needs -0.3 < h * lambda at order 4,
-    the default's, and -0.003 at order 11. The global order is 4 in any case.
+    the default's, and -0.0034 at order 11. The global order is 4 in any case.
 
     **Arguments:**
 

@@ -1,4 +1,4 @@
-"""What `solve` is given, refused in one sentence where it cannot be done right."""
+"""What `solve` refuses, each in one sentence, and what it makes of what it takes."""
 
 from __future__ import annotations
 
