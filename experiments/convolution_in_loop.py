@@ -78,6 +78,9 @@ def milliseconds(convolve: Callable[[Array, Array], Array], turns: int) -> float
 
 def main() -> int:
     """Run the command line."""
+    if sys.argv[1:] in (["-h"], ["--help"]):
+        print(__doc__)
+        return 0
     if len(sys.argv) > 1:
         print(f"{Path(__file__).name}: takes no arguments", file=sys.stderr)
         return 2

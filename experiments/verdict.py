@@ -23,10 +23,7 @@ from experiments.section3 import coarse_adjoint, coarse_adjoint_page, collect, f
 def run(arguments: list[str], console: Console) -> None:
     """Print the rule's clauses, the quotient of every seed, and the verdict."""
     if len(arguments) not in (1, 2) or arguments[0].startswith("-"):
-        raise ConfigError(
-            "usage: verdict.py STUDY [FOLDER]; STUDY is the folder of study.py --preset "
-            "coarse-adjoint or the JSON file made of it, FOLDER takes tables and pictures."
-        )
+        raise ConfigError("expected STUDY [FOLDER]; --help says more.")
     path = Path(arguments[0])
     if not path.exists():
         raise ConfigError(f"{path} is not there.")
@@ -59,7 +56,7 @@ def write(record: dict[str, Any], folder: Path) -> None:
         write_atomic(follow_up / "summary.md", follow_up_page.text(record))
 
 
-main = command("verdict.py", run)
+main = command("verdict.py", run, usage=__doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -63,7 +63,7 @@ def run(arguments: list[str], console: Console) -> None:
         folder.write_json("examined.json", found)
 
 
-main = command("examine.py", run)
+main = command("examine.py", run, usage=__doc__)
 
 
 def load(config: Config, folder: RunFolder) -> Dataset:

@@ -30,7 +30,7 @@ def run(arguments: list[str], console: Console) -> None:
         raise ConfigError(str(error)) from None
 
 
-main = command("pages.py", run)
+main = command("pages.py", run, usage=__doc__)
 
 
 def insert(page: Path, name: str, run: Path) -> None:

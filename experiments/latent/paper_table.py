@@ -32,7 +32,7 @@ def run(arguments: list[str], console: Console) -> None:
         raise ConfigError(str(error)) from None
 
 
-main = command("latent_table.py", run)
+main = command("latent_table.py", run, usage=__doc__)
 
 
 def compare(summaries: Sequence[dict[str, Any]]) -> str:

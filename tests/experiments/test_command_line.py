@@ -3,6 +3,7 @@
 A process takes seconds to import a framework, so that most are asked within this one.
 """
 
+import importlib
 import json
 import os
 import signal
@@ -233,6 +234,14 @@ def test_a_run_in_progress_is_locked_and_an_interrupt_keeps_its_epochs(small, wi
     epoch, folder = last_state(run)
     assert epoch >= 1
     assert folder.is_dir()
+
+
+@pytest.mark.parametrize(
+    "module", ["pages", "latent_table", "examine", "verdict", "collect", "report"]
+)
+def test_help_says_how_the_command_is_called(module, capsys):
+    assert importlib.import_module(f"experiments.{module}").main(["--help"]) == 0
+    assert f"{module}.py" in capsys.readouterr().out
 
 
 def test_a_reader_that_goes_early_gets_no_traceback():
