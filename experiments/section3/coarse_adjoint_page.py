@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ DRAWN = {
     name_of("one-step", "direct"): ("one step, direct", BLUE),
     name_of("dopri5", "adjoint"): ("dopri5 1e-3, adjoint", ORANGE),
 }
+HIGH = 0.1  # a training loss at which a network is still on its way
 COLOURS = (ORANGE, "#e8b98a", BLUE, "#8d5aa5", "black", GREY)  # of the conditions
 
 
@@ -42,8 +44,8 @@ def text(record: Record) -> str:
         f"of the optimiser flatten the field:\n\n{why}\n{table(headers, rows)}\n"
         f"Numbers are one a seed. `python experiments/study.py --preset {record['preset']}`, "
         f"{record['data']['title']}, commit {', '.join(sorted(commits))}; the training loss is the "
-        f"median of the last {coarse_adjoint.LAST} epochs' means; cosine and size (quotient of "
-        "norms) are those of the gradient against the computed loss's on 64 training images, L the "
+        f"median of the last {coarse_adjoint.LAST} epochs' means (three after a switch); cosine and "
+        "size (quotient of norms) are those of the gradient against the computed loss's on 64 training images, L the "
         "field's Lipschitz constant, all at the last check; the reconstruction is the last epoch's "
         "median.\n"
     )
@@ -151,7 +153,7 @@ def why(record: Record) -> Figure | None:
 
 
 def cost(record: Record) -> Figure | None:
-    """What a bad reconstruction costs: every adjoint run against its like by direct."""
+    """What a wrong gradient costs, early and late: adjoint runs against their likes by direct."""
     pairs = [
         (("one-step",), "SGD at 0.1", GREEN, "o"),
         (("dopri5",), "SGD at 0.1, dopri5 1e-3", GREEN, "s"),
@@ -162,36 +164,48 @@ def cost(record: Record) -> Figure | None:
             )
         ),
     ]
-    figure = Figure(figsize=(7.6, 4.4), dpi=120, layout="constrained")
-    axis = figure.subplots()
+    figure = Figure(figsize=(11, 4.4), dpi=120, layout="constrained")
+    early, late = figure.subplots(1, 2, sharey=True)
     for (solver, *condition), title, colour, marker in pairs:
         names = [name_of(solver, gradient, *condition) for gradient in coarse_adjoint.GRADIENTS]
         quotients = coarse_adjoint.quotients(record, *names)
-        runs = {r["seed"]: r for r in record["runs"] if r["variant"] == names[0]}
+        runs = {r["seed"]: r for r in done(record, names[0])}
         points = [
-            (last["reconstruction"], quotient)
+            (_worst_cosine(runs[seed]), runs[seed]["rows"][-1].get("reconstruction"), quotient)
             for seed, quotient in quotients.items()
-            if (last := (runs[seed].get("rows") or [{}])[-1]).get("reconstruction") is not None
         ]
         if points:
-            axis.plot(*zip(*points, strict=True), marker, color=colour, label=title)
-    if not axis.lines:
+            *at, found = zip(*points, strict=True)
+            for axis, x, label in zip((early, late), at, (title, None), strict=True):
+                axis.plot(x, found, marker, color=colour, label=label)
+    if not early.lines:
         return None
-    axis.axvline(LIMIT, color="black", linestyle="--", linewidth=1)
-    axis.annotate(
-        "warning", (LIMIT, 0.02), xycoords=axis.get_xaxis_transform(), rotation=90,
+    late.axvline(LIMIT, color="black", linestyle="--", linewidth=1)
+    late.annotate(
+        "warning", (LIMIT, 0.02), xycoords=late.get_xaxis_transform(), rotation=90,
         xytext=(-11, 4), textcoords="offset points",
     )  # fmt: skip
-    axis.axhline(1, color=GREY, linewidth=1)
-    axis.set(
-        xscale="log",
+    for axis in (early, late):
+        axis.axhline(1, color=GREY, linewidth=1)
+        bare(axis)
+    early.set(
         yscale="log",
-        xlabel="reconstruction in the last epoch: distance from y(0) / size of y(0)",
+        xlabel=f"gradient's worst cosine until the loss is {HIGH}",
         ylabel="final training loss, adjoint / direct",
     )
-    bare(axis)
+    late.set(xscale="log", xlabel="reconstruction in the last epoch")
     figure.legend(loc="outside right center", frameon=False)
     return figure
+
+
+def _worst_cosine(run: Run) -> float:
+    """The least cosine of the checks up to the first epoch whose mean loss is at most `HIGH`."""
+    found = []
+    for row in run["rows"]:
+        found += [check["cosine"] for check in row.get("gradient_checks", [])]
+        if row["train_loss"] <= HIGH:
+            break
+    return min(found, default=math.nan)
 
 
 def _by_variant(record: Record) -> Iterator[tuple[str, list[Run]]]:
