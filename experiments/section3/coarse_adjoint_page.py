@@ -44,8 +44,9 @@ def text(record: Record) -> str:
         f"of the optimiser flatten the field:\n\n{why}\n{table(headers, rows)}\n"
         f"Numbers are one a seed. `python experiments/study.py --preset {record['preset']}`, "
         f"{record['data']['title']}, commit {', '.join(sorted(commits))}; the training loss is the "
-        f"median of the last {coarse_adjoint.LAST} epochs' means (three after a switch); cosine and "
-        "size (quotient of norms) are those of the gradient against the computed loss's on 64 training images, L the "
+        f"median of the last {coarse_adjoint.LAST} epochs' means (three after a switch); cosine "
+        "and size (quotient of norms) are those of the gradient against the computed loss's on 64 "
+        "training images, L the "
         "field's Lipschitz constant, all at the last check; the reconstruction is the last epoch's "
         "median.\n"
     )
