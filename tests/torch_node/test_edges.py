@@ -417,6 +417,20 @@ def test_samples_at_their_own_times_are_refused_what_solve_refuses():
         solve_at(DECAY, numbers(1.0), ts, substeps=0)
 
 
+@pytest.mark.usefixtures("_no_type_checks")
+@pytest.mark.parametrize(
+    ("y0", "ts", "field", "message"),
+    [
+        ([[1.0, 2.0]], [[0, 1]], DECAY, "`ts` is torch.int64"),
+        ([[1, 2]], [[0.0, 1.0]], DECAY, "`y0` is torch.int64"),
+        ([[1.0, 2.0]], [[0.0, 1.0]], lambda t, y: y[:, :1], r"shape \(1, 1\) for .* \(1, 2\)"),
+    ],
+)
+def test_samples_whose_numbers_would_be_cut_or_spread_are_refused(y0, ts, field, message):
+    with pytest.raises(ValueError, match=message):
+        solve_at(field, torch.tensor(y0), torch.tensor(ts), substeps=2)
+
+
 @pytest.mark.parametrize("adjoint", ["adjoint", "handwritten"])
 def test_a_parameter_that_is_named_twice_is_counted_once(adjoint):
     def gradient(times):
