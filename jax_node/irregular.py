@@ -41,7 +41,8 @@ def solve_at(
     Gradients are those of the computed states (discretise-then-optimise), in all arguments.
 
     Raises:
-        ValueError: the solver is not in `METHODS`, or there is no substep.
+        ValueError: the solver is not in `METHODS`, there is no substep, `y0` or `ts` are whole
+            numbers, or the field does not return the shape of the state.
     """
     if substeps < 1:
         raise ValueError(f"`substeps` is {substeps}: give at least 1")
@@ -50,6 +51,9 @@ def solve_at(
             f"solver {solver!r} does not step from observation to observation: choose one of "
             f"{', '.join(METHODS)}"
         )
+    for name, array in (("y0", y0), ("ts", ts)):
+        if not jnp.issubdtype(array.dtype, jnp.inexact):
+            raise ValueError(f"`{name}` is {array.dtype}: give numbers with a floating point")
     method = METHODS[solver]()
     column = lambda t: t.reshape(t.shape + (1,) * (y0.ndim - 1))
 
@@ -60,7 +64,15 @@ def solve_at(
         gap = end - start
         # start + gap may be a rounding beyond the end, where the field need not be defined.
         at = lambda s: jnp.where(s == 1, end, start + s * gap)
-        scaled = lambda s, y, args: column(gap) * field(at(s), y, args)
+
+        def scaled(s, y, args):
+            dy = field(at(s), y, args)
+            if dy.shape != y.shape:
+                raise ValueError(
+                    f"the field returns {list(dy.shape)} for a state of {list(y.shape)}: return "
+                    "dy/dt with the shape of the state"
+                )
+            return column(gap) * dy
 
         def substep(y, s):
             y, _ = step(scaled, method, s[0], s[1], y, args, last_stage=False)

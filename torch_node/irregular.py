@@ -30,7 +30,8 @@ def solve_at(
         substeps: equal steps between two observations.
 
     Gradients are those of the computed states (discretise-then-optimise), in all arguments.
-    Raises ValueError if the solver is not in METHODS, or there is no step.
+    Raises ValueError if the solver is not in METHODS, there is no step, y0 or ts are whole numbers,
+    or the field does not return the shape of the state.
     """
     if solver not in METHODS:
         raise ValueError(
@@ -39,6 +40,9 @@ def solve_at(
         )
     if substeps < 1:
         raise ValueError(f"`substeps` is {substeps}; at least 1 expected")
+    for name, tensor in (("y0", y0), ("ts", ts)):
+        if not (tensor.is_floating_point() or tensor.is_complex()):
+            raise ValueError(f"`{name}` is {tensor.dtype}; numbers with a floating point expected")
     clock = torch.linspace(0, 1, substeps + 1, dtype=ts.dtype, device=ts.device)
     ys = [y0]
     for start, end in zip(ts[:, :-1].T, ts[:, 1:].T, strict=True):
@@ -46,7 +50,13 @@ def solve_at(
 
         def scaled(s: Tensor, y: Tensor, start: Tensor = start, gap: Tensor = gap) -> Tensor:
             column = gap.reshape(-1, *[1] * (y.ndim - 1))
-            return column * field(start + s * gap, y)
+            dy = field(start + s * gap, y)
+            if dy.shape != y.shape:
+                raise ValueError(
+                    f"`field` returned shape {tuple(dy.shape)} for a state of {tuple(y.shape)}; "
+                    "the same shape expected"
+                )
+            return column * dy
 
         ys.append(odeint(scaled, ys[-1], clock, method=solver)[-1])
     return torch.stack(ys, dim=1)

@@ -166,7 +166,7 @@ def solve(
         ts: at least two times `[times]`, strictly increasing or decreasing.
         params: tensors, other than y0 and ts, whose gradients are wanted ("adjoint" and
             "handwritten" cannot see them otherwise); by default the parameters of `field` if it is
-            an nn.Module. Pass () if there are none. "direct" needs none of this.
+            an nn.Module, which may then read no other; () if there are none. "direct" needs none.
         solver: one of SOLVERS.
         adjoint: one of ADJOINTS.
         rtol, atol: tolerances of adaptive solvers. For implicit_adams they end the corrector's
@@ -208,6 +208,7 @@ def solve(
         max_steps=max_steps,
         reversed_back=adjoint == "adjoint" and bool(ts[-1] < ts[0]),
         times_wanted=ts.requires_grad,
+        theta=None if adjoint == "direct" or params is not None else theta,
     )
     jumps = inside(jumps, ts)
     if step_size is not None:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from torch_node.graph import computed_from_each_other
 from torch_node.methods import ADAPTIVE, FIXED_STEP
 
 SOLVERS = ADAPTIVE + FIXED_STEP
@@ -108,7 +109,13 @@ def trainable(
         params = field.parameters()
     if isinstance(params, Tensor):
         raise ValueError("`params` is a tensor; a sequence of tensors expected, such as (tensor,)")
-    return tuple(p for p in params if p.requires_grad)
+    theta = tuple({id(p): p for p in params if p.requires_grad}.values())  # each once
+    if computed_from_each_other(theta):
+        raise ValueError(
+            "`params` has a tensor that was computed from another one of them, whose gradient "
+            "would be counted twice; leave out the one that was computed"
+        )
+    return theta
 
 
 def _one_number(name: str, value: Any) -> None:

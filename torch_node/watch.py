@@ -9,6 +9,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from torch_node.graph import read_besides
+
 Field = Callable[[Tensor, Tensor], Tensor]
 CALLBACKS = ("callback_step", "callback_accept_step", "callback_reject_step")
 
@@ -51,6 +53,8 @@ class Watched:
             decrease.
         times_wanted: whether gradients of times are. If not, no derivative in t is taken, which
             may be infinite where the field is not.
+        theta: all that the field may read besides which requires a gradient; None: whatever it
+            does.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class Watched:
         max_steps: int,
         reversed_back: bool,
         times_wanted: bool,
+        theta: tuple[Tensor, ...] | None,
     ) -> None:
         self.field, self.solver, self.max_steps = field, solver, max_steps
         self.adaptive, self.shape = adaptive, y0.shape
@@ -74,6 +79,7 @@ class Watched:
         self.clock_back, self.times_wanted = -1.0 if reversed_back else 1.0, times_wanted
         start, end = ts[0].item(), ts[-1].item()
         self.first, self.last = min(ends), max(ends)
+        self.theta = theta
         self.direction = 1.0 if end > start else -1.0
         self.jumps = self._time(jumps)
         self.step_times = [start]
@@ -116,9 +122,21 @@ class Watched:
                 f"y0's shape {tuple(self.shape)}"
             )
         self.asked.append((t.detach(), dy.detach()))
+        if self.now is self.backward and self.theta is not None and dy.requires_grad:
+            self._check_reads(dy, (t, y, *self.theta))
         if self.now is self.backward and y.requires_grad and not dy.requires_grad:
             dy = dy + 0 * y  # a field that depends on nothing has a derivative still: zero
         return dy.to(y.dtype, copy=not dy.requires_grad)  # a field may fill one tensor every time
+
+    def _check_reads(self, dy: Tensor, known: tuple[Tensor, ...]) -> None:
+        self.theta = None  # once is enough
+        other = read_besides(dy, known)
+        if other is not None:
+            raise ValueError(
+                f"`field` reads a tensor of shape {tuple(other.shape)} that requires a gradient, "
+                "which an adjoint cannot see: it is no parameter of `field`; make it an "
+                "nn.Parameter, or give all that `field` reads as `params`"
+            )
 
     def start_backward(self, grad: Tensor) -> None:
         """A hook on the gradient of ys: a new backward pass begins."""

@@ -18,7 +18,7 @@ from experiments.harness.files import save_arrays, write_atomic
 from experiments.harness.schedule import learning_rate
 from experiments.latent import windows
 from experiments.latent.predictions import BAND, Trained, coverage, rmse
-from experiments.latent.windows import UNITS, Observed, Windows
+from experiments.latent.windows import FURTHEST, UNITS, Observed, Windows
 from experiments.series.series import Series, plain, read_csv
 
 ENCODER, BATCH, SAMPLES = "ODE-RNN", 100, 200
@@ -69,8 +69,8 @@ class Model:
     def forecast(self, times: Sequence[float] | Float[ndarray, " times"]) -> Forecast:
         """The series at increasing times after its last observation.
 
-        Raises DataError for times that do not increase, or begin before that. Beyond the `ahead`
-        of the fit nothing was validated.
+        Raises DataError for times that do not increase, begin before that, or are further off than
+        float32 resolves. Beyond the `ahead` of the fit nothing was validated.
         """
         times = np.asarray(times, float)
         end, options = self.last.times[-1], self.options
@@ -78,6 +78,11 @@ class Model:
         if not (increasing and times[0] > end and np.isfinite(times).all()):
             raise DataError(
                 f"`times` must increase, the first after {plain(end)}, where the series ends."
+            )
+        if times[-1] - end > FURTHEST * options.stretch:
+            raise DataError(
+                f"{plain(times[-1])} is more than {FURTHEST:,} times `stretch` after "
+                f"{plain(end)}, where the series ends; forecast less far."
             )
         data, factor = self.trained.problem, UNITS / options.stretch
         start, level = end - options.stretch, np.nanmean(self.last.values, axis=0)

@@ -19,6 +19,7 @@ PAPER = {30: (0.3937, 0.1642), 50: (0.3202, 0.1502), 100: (0.1813, 0.1346)}
 ENCODERS = ("RNN", "ODE-RNN")
 PARTS = ("inside", "beyond", "before")
 SAMPLES, BAND = 32, 0.9
+GAP = 0.2  # of model time, in two steps of rk4
 
 Samples = Float[ndarray, "samples batch times channels"]
 
@@ -38,11 +39,15 @@ class Trained:
         return {"RNN": found[:2], "ODE-RNN": found[2:]}
 
     def decode(self, z0: dict[str, ndarray], ask: ndarray) -> dict[str, ndarray]:
-        """Data at times that grow or fall from 0, from latent states there."""
+        """Data at times that grow or fall from 0, from latent states there.
+
+        What is asked besides moves them by no more than the solver's error: no step is long.
+        """
+        times, asked = with_short_gaps(ask)
         found = self.learner.apply(
-            self.module.decode, z0=z0["RNN"], z0_ode_rnn=z0["ODE-RNN"], ask=ask
+            self.module.decode, z0=z0["RNN"], z0_ode_rnn=z0["ODE-RNN"], ask=times
         )
-        return dict(zip(ENCODERS, found, strict=True))
+        return {name: values[:, asked] for name, values in zip(ENCODERS, found, strict=True)}
 
     def sample(self, observed: Observed, asks: dict[str, ndarray], samples: int) -> dict:
         """`{encoder: {part: predictions}}` from samples of `z0`, at times `[batch, times]`."""
@@ -77,6 +82,21 @@ class Trained:
         """Learnt standard deviation of the observations."""
         found = self.learner.apply(self.module.noise)
         return dict(zip((*ENCODERS, "baseline"), found, strict=True))
+
+
+def with_short_gaps(ask: Float[ndarray, "batch times"]) -> tuple[ndarray, ndarray]:
+    """Times from 0 on with others in between, `GAP` apart at most, and where those asked for are.
+
+    All rows get as many in a gap as the one where it is longest.
+    """
+    starts = np.concatenate([np.zeros_like(ask[:, :1]), ask[:, :-1]], axis=1)
+    gaps = ask - starts
+    pieces = np.maximum(1, np.ceil(np.abs(gaps).max(0) / GAP)).astype(int)
+    asked = pieces.cumsum() - 1
+    part = np.concatenate([np.arange(1, n + 1) / n for n in pieces])
+    times = np.repeat(starts, pieces, axis=1) + np.repeat(gaps, pieces, axis=1) * part
+    times[:, asked] = ask
+    return times, asked
 
 
 def rmse(problem: Windows, truth: Observed, found: ndarray) -> float:

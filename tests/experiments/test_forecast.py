@@ -6,9 +6,10 @@ import textwrap
 
 import numpy as np
 import pytest
+import torch
 
 from experiments.harness.errors import DataError, RunError
-from experiments.latent import forecast
+from experiments.latent import forecast, predictions
 from experiments.series.mauna_loa import mauna_loa
 
 FEW = {"stretch": 1.5, "ahead": 1.0, "steps": 3, "observations": 12}
@@ -64,4 +65,27 @@ def test_what_is_refused(series, tmp_path):
     for times in ([end], [end + 1, end + 0.5], [], [np.nan]):
         with pytest.raises(DataError, match="`times` must increase"):
             model.forecast(times)
+    with pytest.raises(DataError, match="is more than 1,000 times `stretch` after"):
+        model.forecast([end + 1501.0])
     assert set(model.validation) == {"latent ODE", "RNN", "mean", "in the band"}
+
+
+def test_what_else_is_asked_moves_no_forecast(series):
+    model = forecast.fit(series, **FEW, framework="torch")
+    with torch.no_grad():  # a field that bends, as trained ones do
+        for weight in model.trained.learner.model.ode_rnn.field.parameters():
+            weight *= 4
+    end = series.times[-1]
+    alone = model.forecast([end + 1.0]).mean[-1]
+    # Steps of rk4 are 0.1 at most: some of 0.1^5 each.
+    among = model.forecast(np.linspace(end + 0.01, end + 1.0, 30)).mean[-1]
+    assert alone == pytest.approx(among, abs=1e-3 * model.trained.problem.deviation.item())
+
+
+def test_gaps_are_short_and_what_was_asked_is_kept():
+    ask = np.array([[0.0, 0.1, 1.3], [0.0, 0.5, 0.6], [0.0, 0.0, -0.7]])
+    times, asked = predictions.with_short_gaps(ask)
+    assert (times[:, asked] == ask).all()
+    gaps = np.diff(times, axis=1, prepend=0)
+    assert np.abs(gaps).max() <= predictions.GAP * (1 + 1e-12)
+    assert times.shape[1] == 1 + 3 + 6

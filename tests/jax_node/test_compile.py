@@ -60,3 +60,61 @@ def test_in_a_loop_all_is_compiled_once_and_no_function_is_kept(what, request):
     assert sizes == (solve_module._solve._cache_size(), learners._run._cache_size())
     gc.collect()
     assert not any(reference() for reference in references)
+
+
+def inner_jit(a):
+    a = jnp.array(a)
+    return lambda t, y, _: jax.jit(lambda y: a * y)(y)
+
+
+def callback(a):
+    shape = jax.ShapeDtypeStruct((), jnp.float64)
+    return lambda t, y, _: jax.pure_callback(lambda y: a * np.asarray(y), shape, y)
+
+
+def own_jvp(a):
+    def field(t, y, _):
+        f = jax.custom_jvp(lambda y: y)
+        f.defjvp(lambda primals, tangents: (primals[0], a * tangents[0]))
+        return f(y)
+
+    return field
+
+
+def own_vjp(a):
+    def field(t, y, _):
+        f = jax.custom_vjp(lambda a, y: y, nondiff_argnums=(0,))
+        f.defvjp(lambda a, y: (y, None), lambda a, _, g: (a * g,))
+        return f(a, y)
+
+    return field
+
+
+@pytest.mark.parametrize("make", [inner_jit, callback, own_jvp, own_vjp])
+def test_what_a_programs_text_does_not_show_is_not_remembered(make):
+    """One step of Euler, of which either the end or the derivative has `a` in it."""
+    own_rule = make in (own_jvp, own_vjp)
+
+    def found(field):
+        end = lambda y: solve(field, y, [0.0, 1.0], solver="euler", step_size=1.0, **how).ys[-1]
+        how = {"adjoint": "direct", "max_steps": 1}
+        return jax.grad(end)(1.0) if own_rule else end(1.0)
+
+    first = make(1.0)
+    assert [found(field) for field in (first, make(2.0), make(-3.0), first)] == [2, 3, -2, 2]
+    size = solve_module._solve._cache_size()
+    assert found(first) == 2
+    assert solve_module._solve._cache_size() == size
+    if not own_rule and make is not callback:
+        assert jax.grad(lambda a: found(make(a)))(2.0) == 1
+
+
+def test_a_field_with_own_rules_is_compiled_once():
+    rates = 1.0, 2.0, 3.0
+    make = lambda: lambda t, y, a: -a * jax.nn.relu(jax.nn.silu(y)) + jax.nn.softplus(y)
+    end = lambda a: solve(make(), 1.0, [0.0, 1.0], a, solver="rk4", step_size=0.5).ys[-1]
+    both = lambda a: (end(a), jax.grad(end)(a))
+    both(rates[0])
+    size = solve_module._solve._cache_size()
+    assert len({float(both(a)[0]) for a in rates}) == 3
+    assert solve_module._solve._cache_size() == size

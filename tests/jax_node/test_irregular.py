@@ -1,5 +1,6 @@
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from jax.test_util import check_grads
@@ -64,3 +65,25 @@ def test_a_solver_that_cannot_is_answered_with_the_list(times):
 def test_no_substep_is_refused():
     with pytest.raises(ValueError, match="`substeps` is 0"):
         solve_at(lambda t, y, _: y, jnp.ones((1, 1)), jnp.array([[0.0, 1.0]]), substeps=0)
+
+
+@pytest.mark.parametrize(
+    ("y0", "ts", "field", "message"),
+    [
+        ([[1.0, 2.0]], [[0, 1]], decay, "`ts` is int64"),
+        ([[1, 2]], [[0.0, 1.0]], decay, "`y0` is int64"),
+        (
+            [[1.0, 2.0]],
+            [[0.0, 1.0]],
+            lambda *_: jnp.ones((1, 1)),
+            r"returns \[1, 1\] for .* \[1, 2",
+        ),
+    ],
+)
+def test_what_would_be_cut_or_spread_is_refused(y0, ts, field, message):
+    jaxtyping.config.update("jaxtyping_disable", True)  # what a user passes meets no jaxtyping
+    try:
+        with pytest.raises(ValueError, match=message):
+            solve_at(field, jnp.array(y0), jnp.array(ts), 1.0, substeps=2)
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)

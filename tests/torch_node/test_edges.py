@@ -415,3 +415,55 @@ def test_samples_at_their_own_times_are_refused_what_solve_refuses():
     ts = numbers(0, 1).reshape(1, 2)
     with pytest.raises(ValueError, match="`substeps` is 0"):
         solve_at(DECAY, numbers(1.0), ts, substeps=0)
+
+
+@pytest.mark.usefixtures("_no_type_checks")
+@pytest.mark.parametrize(
+    ("y0", "ts", "field", "message"),
+    [
+        ([[1.0, 2.0]], [[0, 1]], DECAY, "`ts` is torch.int64"),
+        ([[1, 2]], [[0.0, 1.0]], DECAY, "`y0` is torch.int64"),
+        ([[1.0, 2.0]], [[0.0, 1.0]], lambda t, y: y[:, :1], r"shape \(1, 1\) for .* \(1, 2\)"),
+    ],
+)
+def test_samples_whose_numbers_would_be_cut_or_spread_are_refused(y0, ts, field, message):
+    with pytest.raises(ValueError, match=message):
+        solve_at(field, torch.tensor(y0), torch.tensor(ts), substeps=2)
+
+
+@pytest.mark.parametrize("adjoint", ["adjoint", "handwritten"])
+def test_a_parameter_that_is_named_twice_is_counted_once(adjoint):
+    def gradient(times):
+        a, y0 = numbers(0.5, grad=True), numbers(1.0, grad=True)
+        settings = options("euler", adjoint, params=(a,) * times)
+        solve(lambda t, y: a * y, y0, numbers(0, 1), **settings).ys[-1].sum().backward()
+        return a.grad
+
+    torch.testing.assert_close(gradient(2), gradient(1), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("adjoint", ["adjoint", "handwritten"])
+def test_parameters_that_an_adjoint_would_count_wrong_are_refused(adjoint):
+    class Scaled(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = numbers(0.5, 2.0, grad=True)  # is no nn.Parameter
+            self.b = torch.nn.Parameter(numbers(1.0, 1.0))
+
+        def forward(self, t, y):
+            return self.a * y + t * self.b
+
+    field, y0 = Scaled(), numbers(1.0, 2.0, grad=True)
+    settings = options("euler", adjoint, params=None)
+    unseen = solve(field, y0, numbers(0, 1), **settings)
+    with pytest.raises(ValueError, match=r"reads a tensor of shape \(2,\) that requires"):
+        unseen.ys.sum().backward()
+    named = options("euler", adjoint, params=(field.a, field.b))
+    solve(field, y0, numbers(0, 1), **named).ys.sum().backward()
+    assert field.a.grad.abs().min() > 0
+    field.a = 2 * field.b  # of which the module knows what it is computed from
+    known = settings | {"adjoint": "adjoint"}  # which keeps that graph
+    solve(field, y0, numbers(0, 1, grad=True), **known).ys.sum().backward()
+    both = options("euler", adjoint, params=(field.a, field.b))
+    with pytest.raises(ValueError, match="would be counted twice"):
+        solve(field, y0, numbers(0, 1), **both)
