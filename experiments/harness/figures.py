@@ -15,7 +15,9 @@ from PIL import Image
 
 from experiments.harness.files import write_atomic
 
-BLUE, ORANGE, GREEN, GREY = "#1f5f99", "#d9772b", "#3b8a4c", "#999999"
+BLUE, ORANGE, GREEN, PURPLE = "#1f5f99", "#d9772b", "#3b8a4c", "#7b5ea7"
+LIGHT_BLUE, LIGHT_ORANGE, LIGHT_GREEN = "#5aa9e6", "#f3b78b", "#8cc5a0"
+YELLOW, RED, GREY = "#c9a227", "#b23a48", "#999999"
 COLOURS = 128
 
 

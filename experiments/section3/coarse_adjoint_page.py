@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from experiments.classify.trust import LIMIT
-from experiments.harness.figures import BLUE, GREEN, GREY, ORANGE, bare
+from experiments.harness.figures import BLUE, GREEN, GREY, LIGHT_ORANGE, ORANGE, PURPLE, bare
 from experiments.harness.markdown import table
 from experiments.section3 import coarse_adjoint, grid
 from experiments.section3.coarse_adjoint import Clause, name_of
@@ -27,7 +27,7 @@ DRAWN = {
     name_of("dopri5", "adjoint"): ("dopri5 1e-3, adjoint", ORANGE),
 }
 HIGH = 0.1  # a training loss at which a network is still on its way
-COLOURS = (ORANGE, "#e8b98a", BLUE, "#8d5aa5", "black", GREY)  # of the conditions
+COLOURS = (ORANGE, LIGHT_ORANGE, BLUE, PURPLE, "black", GREY)  # of the conditions
 
 
 def text(record: Record) -> str:

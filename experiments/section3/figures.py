@@ -14,7 +14,19 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from experiments.harness.figures import bare, save
+from experiments.harness.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    LIGHT_BLUE,
+    LIGHT_GREEN,
+    ORANGE,
+    PURPLE,
+    RED,
+    YELLOW,
+    bare,
+    save,
+)
 from experiments.section3 import grid
 from experiments.section3.collect import Record
 from experiments.section3.evidence import done, error, ode_net
@@ -25,15 +37,15 @@ from experiments.section3.tables import values
 LABEL_POINTS = 8
 # One colour a model in all pictures; implicit Adams is green, as in the work we follow up on.
 COLORS = {
-    "resnet6": "#d9772b",
-    "resnet1": "#c9a227",
-    "rknet": "#7b5ea7",
-    "odenet": "#1f5f99",
-    "odenet-adjoint": "#5aa9e6",
-    "odenet-adams": "#2a9d3c",
-    "odenet-adams-adam": "#8fce3f",
-    "torch-euler": "#8c8c8c",
-    "torch-odenet": "#b23a48",
+    "resnet6": ORANGE,
+    "resnet1": YELLOW,
+    "rknet": PURPLE,
+    "odenet": BLUE,
+    "odenet-adjoint": LIGHT_BLUE,
+    "odenet-adams": GREEN,
+    "odenet-adams-adam": LIGHT_GREEN,
+    "torch-euler": GREY,
+    "torch-odenet": RED,
 }
 SHORT = {
     "rknet": "RK-Net",
@@ -176,7 +188,7 @@ def solvers(record: Record) -> Figure | None:
                 continue
             x = [float(np.mean([row["nfe_forward"] for row in rows[key]])) for key in keys]
             found = [change(record, name, *key) for key in keys]
-            color = {"dopri5": COLORS["odenet"], "euler": "#8c8c8c", "rk4": COLORS["rknet"]}[solver]
+            color = {"dopri5": COLORS["odenet"], "euler": GREY, "rk4": COLORS["rknet"]}[solver]
             _errorbars(axis, x, found, color, solver, marker=marker)
         axis.set(title=f"{SHORT[name]}, trained", xlabel="NFE of the solver tested with")
         axis.set(xscale="log", ylabel="change of the test error (points)")

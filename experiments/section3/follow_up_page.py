@@ -7,12 +7,12 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.harness.figures import BLUE, GREEN, GREY, ORANGE, bare
+from experiments.harness.figures import BLUE, GREEN, GREY, LIGHT_GREEN, ORANGE, PURPLE, bare
 from experiments.harness.markdown import table
 from experiments.section3.coarse_adjoint import FOLLOW_UP, final_loss
 from experiments.section3.evidence import done
 
-COLOURS = ("black", GREY, ORANGE, "#8d5aa5", GREEN, "#a8cf8e", BLUE)  # implicit Adams is green
+COLOURS = ("black", GREY, ORANGE, PURPLE, GREEN, LIGHT_GREEN, BLUE)  # implicit Adams is green
 # Their training loss with implicit Adams and SGD, read off their picture: between two values for
 # the first epochs, then least, then at the end.
 JUMPS, LEAST, END = (20, 0.06, 0.15), (63, 0.036), (160, 0.058)

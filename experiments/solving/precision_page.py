@@ -10,7 +10,18 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from experiments.harness.figures import BLUE, ORANGE, bare, save
+from experiments.harness.figures import (
+    BLUE,
+    GREY,
+    LIGHT_BLUE,
+    LIGHT_GREEN,
+    LIGHT_ORANGE,
+    ORANGE,
+    PURPLE,
+    RED,
+    bare,
+    save,
+)
 from experiments.harness.markdown import table
 from experiments.solving import precision as study
 from experiments.solving.problems import problems
@@ -23,14 +34,14 @@ RANGES = {ALL: (0.0, 1.0), TIGHT: (0.0, 1e-8), LOOSE: (1e-4, 1.0)}
 SHOWN = ("A3", "B4", "C5", "D3", "E2", "Pleiades", "Arenstorf", "Lotka-Volterra")
 LOOK = {  # colour and line: Adams methods in blue, Runge-Kutta in orange and grey
     "jax adams": (BLUE, "o-"),
-    "scipy vode": ("#5aa0d8", "s--"),
-    "scipy lsoda": ("#8cc5a0", "^--"),
-    "torch implicit_adams": ("#7a5195", "d:"),
+    "scipy vode": (LIGHT_BLUE, "s--"),
+    "scipy lsoda": (LIGHT_GREEN, "^--"),
+    "torch implicit_adams": (PURPLE, "d:"),
     "jax dopri5": (ORANGE, "o-"),
-    "jax tsit5": ("#b5432a", "v-"),
-    "torch dopri5": ("#f3b78b", "x:"),
+    "jax tsit5": (RED, "v-"),
+    "torch dopri5": (LIGHT_ORANGE, "x:"),
     "jax dopri8": ("#555555", "o-"),
-    "scipy dop853": ("#999999", "s--"),
+    "scipy dop853": (GREY, "s--"),
     "torch dopri8": ("#bbbbbb", "x:"),
 }
 

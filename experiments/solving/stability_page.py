@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.harness.figures import BLUE, ORANGE, bare, save
+from experiments.harness.figures import (
+    BLUE,
+    LIGHT_BLUE,
+    LIGHT_GREEN,
+    LIGHT_ORANGE,
+    ORANGE,
+    PURPLE,
+    bare,
+    save,
+)
 from experiments.harness.markdown import table
 from experiments.solving.precision_page import median
 
@@ -91,7 +100,7 @@ SEEN = {
     # Zero where the field has gone flat: there is no error of a gradient that is nothing.
     "relative error of the gradient": lambda run: run["looks"][-1]["gradient_error"] or None,
 }
-COLOURS = (BLUE, "#5aa0d8", ORANGE, "#f3b78b", "#7a5195", "#8cc5a0", "black")
+COLOURS = (BLUE, LIGHT_BLUE, ORANGE, LIGHT_ORANGE, PURPLE, LIGHT_GREEN, "black")
 
 
 def stability_figure(cases: dict[str, list[dict[str, Any]]], path: Path) -> None:
