@@ -164,17 +164,37 @@ def materialised(cotangents: PyTree) -> PyTree[Array]:
     return jax.tree.map(zeros, cotangents, is_leaf=symbolic)
 
 
-def nan_unless(ok: Bool[Array, "..."], tree: PyTree) -> PyTree:
+def nan_unless(ok: Bool[Array, "..."], tree: PyTree, inputs: PyTree = ()) -> PyTree:
     """`tree`, or NaN: by multiplication, so that the gradient is NaN too.
 
-    With an axis, `ok` is about the leading axis of every leaf.
+    With an axis, `ok` is about the leading axis of every leaf. The gradient in `inputs` is NaN even
+    if `tree` was made without them, as by a solve that failed in its first step.
     """
 
     def leaf(x: Array) -> Array:
         factor = jnp.where(ok, 1, jnp.nan).astype(x.dtype)
         return x * factor.reshape(factor.shape + (1,) * (x.ndim - factor.ndim))
 
-    return jax.tree.map(leaf, tree)
+    return _tied(jax.tree.map(leaf, tree), ok, inputs)
+
+
+@jax.custom_jvp
+def _tied(tree: PyTree, ok: Bool[Array, "..."], inputs: PyTree) -> PyTree:
+    """`tree`, whose derivative in `inputs` is NaN where it is not `ok`."""
+    del ok, inputs
+    return tree
+
+
+@_tied.defjvp
+def _tie(primals, tangents):
+    (tree, ok, _), (moved, _, inputs) = primals, tangents
+    change = sum(jnp.sum(jnp.real(leaf)).astype(float) for leaf in jax.tree.leaves(inputs))
+
+    def leaf(dx: Array) -> Array:
+        lost = (jnp.where(ok, 0, jnp.nan) * change).astype(dx.dtype)
+        return dx + lost.reshape(lost.shape + (1,) * (dx.ndim - lost.ndim))
+
+    return tree, jax.tree.map(leaf, moved)
 
 
 def _relative_distance(y: PyTree, reference: PyTree, otherwise: PyTree) -> Float[Array, ""]:

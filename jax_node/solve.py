@@ -260,17 +260,20 @@ def _solve(
 ) -> Solution:
     """`solve`, of a field that takes `(params, given)`, with `given` `(rest, controls)`.
 
-    States and times are of one dtype inside, the widest; the field gets each state in its own.
+    All is of one dtype inside, the widest; the field gets each state and parameter in its own.
     """
-    dtypes = jax.tree.map(lambda leaf: leaf.dtype, y0)
-    cast = lambda tree: jax.tree.map(lambda leaf, dtype: leaf.astype(dtype), tree, dtypes)
+    dtypes = jax.tree.map(lambda leaf: leaf.dtype, (y0, params))
+    cast = lambda tree, dtypes: jax.tree.map(lambda leaf, dtype: leaf.astype(dtype), tree, dtypes)
     widened = lambda tree: jax.tree.map(lambda leaf: leaf.astype(ts.dtype), tree)
 
     def field(t, y, args):
         params, (rest, _) = args
-        args, closed_over = eqx.combine(params, rest)
-        return widened(program(closed_over, t, cast(y), args))
+        args, closed_over = eqx.combine(cast(params, dtypes[1]), rest)
+        return widened(program(closed_over, t, cast(y, dtypes[0]), args))
 
+    # A gradient is a sum over all evaluations, which a narrow dtype would cut.
+    narrow = lambda p: p.dtype.itemsize < ts.dtype.itemsize
+    params = jax.tree.map(lambda p: p.astype(ts.dtype) if narrow(p) else p, params)
     y0 = widened(y0)
     if adjoint != "forward":
         once = _ONCE if adjoint == "checkpoint" else None
@@ -291,7 +294,8 @@ def _solve(
     stats["cause"] = validate.found_at_run_time(ts, given[1], stats["cause"])
     stats["ok"] = stats["cause"] == Cause.NONE
     reached = (ts - stats["t"]) * jnp.sign(ts[-1] - ts[0]) <= 0
-    return Solution(cast(nan_unless(reached & (stats["cause"] < Cause.TIMES), out.ys)), **stats)
+    ys = nan_unless(reached & (stats["cause"] < Cause.TIMES), out.ys, (y0, ts, params))
+    return Solution(cast(ys, dtypes[0]), **stats)
 
 
 def _as_array(leaf: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -36,7 +36,8 @@ def read_besides(value: Tensor, known: Iterable[Tensor]) -> Tensor | None:
     return next((n.variable for n in sources([node(value)], nodes) if leaf(n)), None)
 
 
-def computed_from_each_other(tensors: Iterable[Tensor]) -> bool:
+def computed_from_each_other(tensors: Sequence[Tensor]) -> bool:
     """Whether one of them was computed from another one."""
-    nodes = set(map(node, tensors))
-    return any(found in nodes for found in sources(nodes, set()))
+    computed = [tensor.grad_fn for tensor in tensors if tensor.grad_fn is not None]
+    nodes = set(map(node, tensors)) if computed else set()
+    return any(found in nodes for found in sources(computed, set()))

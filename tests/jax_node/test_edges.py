@@ -250,3 +250,35 @@ def test_jumps_count_what_they_cost():
     solution = run(counting, jnp.zeros(1), (0.0, 10.0), 1.0, jump_ts=[5.0, 5.1])
     jax.effects_barrier()
     assert int(solution.nfe) == len(calls)
+
+
+@pytest.mark.parametrize("adjoint", ["checkpoint", "direct", "adjoint"])
+@pytest.mark.parametrize("given", ["steps", "times"])
+def test_a_solve_that_made_no_step_has_no_gradient(adjoint, given):
+    """The first step is rejected and the last one allowed, or only a trace knows the times."""
+    steep = lambda t, y, rate: -rate * (y - jnp.cos(t))
+
+    @jax.jit
+    def gradient(y0, ts, rate):
+        how = {"adjoint": adjoint, "max_steps": 1}
+        end = lambda *inputs: solve(steep, *inputs, solver="dopri5", **how).ys[-1, 0]
+        return jax.grad(end, (0, 1, 2))(y0, ts, rate)
+
+    ts = jnp.array([0.0, 1.0] if given == "steps" else [0.0, 0.0])
+    for found in gradient(ONE, ts, 1e6):
+        assert np.isnan(found).all()
+
+
+@pytest.mark.parametrize("adjoint", ["checkpoint", "direct", "adjoint"])
+def test_a_gradient_in_bfloat16_is_added_up_in_the_states_dtype(adjoint):
+    """y' = a y: dy(1)/da = exp(a), by 1,000 steps that bfloat16 could not tell from none."""
+
+    def end(a):
+        how = {"adjoint": adjoint, "step_size": 1e-3, "max_steps": 1000}
+        field = lambda t, y, a: a.astype(y.dtype) * y
+        return run(field, args=a, solver="euler", **how).ys[-1, 0]
+
+    found = jax.grad(end)(jnp.array(0.5, jnp.bfloat16))
+    assert found.dtype == jnp.bfloat16
+    # Euler's error is a step, rounding 2^-8.
+    np.testing.assert_allclose(float(found), np.exp(0.5), rtol=2**-8 + 1e-3)

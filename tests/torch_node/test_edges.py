@@ -467,3 +467,16 @@ def test_parameters_that_an_adjoint_would_count_wrong_are_refused(adjoint):
     both = options("euler", adjoint, params=(field.a, field.b))
     with pytest.raises(ValueError, match="would be counted twice"):
         solve(field, y0, numbers(0, 1), **both)
+
+
+def test_parameters_are_known_in_inference_mode():
+    field = torch.nn.Linear(1, 1, dtype=torch.float64)
+    with torch.inference_mode():
+        ends = [
+            solve(lambda t, y: field(y), numbers(1.0), numbers(0, 1), **settings).ys[-1].item()
+            for settings in (
+                options("euler"),
+                options("euler", "adjoint", params=[*field.parameters()]),
+            )
+        ]
+    assert ends[0] == ends[1]
