@@ -291,7 +291,7 @@ def _solve(
         loops: Loops = "checkpointed" if adjoint == "checkpoint" else "bounded"
         out = solve_through_loops(field, method, loops, y0, ts, args, backward)
     stats = out.stats
-    stats["cause"] = validate.found_at_run_time(ts, given[1], stats["cause"])
+    stats["cause"] = validate.found_at_run_time(method.solver, ts, given[1], stats["cause"])
     stats["ok"] = stats["cause"] == Cause.NONE
     reached = (ts - stats["t"]) * jnp.sign(ts[-1] - ts[0]) <= 0
     ys = nan_unless(reached & (stats["cause"] < Cause.TIMES), out.ys, (y0, ts, params))

@@ -170,16 +170,23 @@ def output(y0: PyTree, out: PyTree) -> None:
             )
 
 
-def found_at_run_time(ts: Float[Array, " times"], controls: Controls, cause: Array) -> Array:
-    """`cause`, or that of what no trace could refuse."""
+def found_at_run_time(
+    solver: str, ts: Float[Array, " times"], controls: Controls, cause: Array
+) -> Array:
+    """`cause`, or that of what no trace could refuse.
+
+    Adams methods take fixed steps for equal, and their coefficients grow with the order: rounding
+    may move the ends of steps by little.
+    """
     gaps = jnp.diff(ts)
     ordered = jnp.all(gaps * jnp.sign(gaps[0]) > 0) & jnp.all(jnp.isfinite(ts))
     usable = (controls.rtol >= 0) & (controls.atol >= 0) & (controls.rtol + controls.atol > 0)
     usable &= jnp.isfinite(controls.rtol + controls.atol)
     spacing = jnp.finfo(ts.dtype).eps * jnp.max(jnp.abs(ts))
-    for size in (controls.step_size, controls.dtmax):
+    least = 0.5 / RESOLVED if "adams" in solver else 4
+    for size, spacings in ((controls.step_size, least), (controls.dtmax, 4)):
         if size is not None:
-            usable &= jnp.isfinite(size) & (size > 4 * spacing)
+            usable &= jnp.isfinite(size) & (size > spacings * spacing)
     if controls.jump_ts is not None:
         usable &= jnp.all(jnp.isfinite(controls.jump_ts))
     cause = jnp.where(usable, cause, int(Cause.OPTIONS))

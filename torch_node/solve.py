@@ -48,6 +48,7 @@ from torch_node.step_size import fixed_grid
 from torch_node.times import (
     as_times,
     between_jumps,
+    check_resolved,
     inside,
     jumps_between,
     solver_clock,
@@ -212,6 +213,7 @@ def solve(
     )
     jumps = inside(jumps, ts)
     if step_size is not None:
+        check_resolved(solver, step_size, clock)
         _check_step_count(watched, ts, jumps, step_size)
     if origin is not None:
         jumps = jumps - (ts[0] if adjoint == "direct" else ts[0].detach())

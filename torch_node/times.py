@@ -99,6 +99,20 @@ def solver_clock(
     return ts - ts[0], ts[0].detach() + shift, (*theta, shift)
 
 
+def check_resolved(solver: str, step_size: float, clock: Times) -> None:
+    """Raise ValueError for steps whose ends rounding moves too far.
+
+    Adams methods take them for equal, and their coefficients grow with the order.
+    """
+    spacing = torch.finfo(clock.dtype).eps * clock.detach().abs().max().item()
+    if not step_size > spacing * (0.5 / RESOLVED if "adams" in solver else 4):
+        raise ValueError(
+            f"`step_size` is {step_size:.6g}, and rounding to {clock.dtype} moves the ends of "
+            f"steps by {spacing / 2:.2g}, too far for {solver}; count time from another origin, or "
+            "give `ts` as a tensor of float64"
+        )
+
+
 def with_jumps(times: Times, jumps: Float[Tensor, " jumps"]) -> tuple[Tensor, Tensor]:
     """The times with the jumps inside of them, in their order, and where the times are in it."""
     added = inside(jumps, times)

@@ -282,3 +282,14 @@ def test_a_gradient_in_bfloat16_is_added_up_in_the_states_dtype(adjoint):
     assert found.dtype == jnp.bfloat16
     # Euler's error is a step, rounding 2^-8.
     np.testing.assert_allclose(float(found), np.exp(0.5), rtol=2**-8 + 1e-3)
+
+
+@pytest.mark.parametrize(("solver", "step_size"), [("rk4", 0.1), ("explicit_adams", 0.6)])
+def test_steps_whose_ends_rounding_moves_are_refused(solver, step_size):
+    """In float32 times about 1e6 are 1/16 apart: Adams methods took 0.5625 and 0.625 for 0.6."""
+    ts, field = jnp.array([1e6, 1e6 + 20], jnp.float32), lambda t, y, _: jnp.cos((t - 1e6) / 5)
+    how = {"solver": solver, "step_size": step_size}
+    y0 = jnp.zeros((), jnp.float32)
+    with pytest.raises(SolveError, match="above the spacing of floating point numbers"):
+        solve(field, y0, ts, **how).check()
+    solve(field, y0, ts.astype(jnp.float64), **how).check()

@@ -480,3 +480,19 @@ def test_parameters_are_known_in_inference_mode():
             )
         ]
     assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize("solver", FIXED_STEP)
+def test_steps_whose_ends_rounding_moves_are_refused(solver):
+    """In float32 times about 1e6 are 1/16 apart: Adams methods took 0.5625 and 0.625 for 0.6."""
+    ts = numbers(1e6, 1e6 + 20, dtype=torch.float32)
+    too_short, enough = (0.6, 60.0) if "adams" in solver else (0.1, 0.6)
+    field = lambda t, y: torch.cos((t - 1e6) / 5) + 0 * y
+    settings = options(solver, step_size=too_short)
+    with pytest.raises(ValueError, match="rounding to torch.float32 moves the ends of steps"):
+        solve(field, numbers(0, dtype=torch.float32), ts, **settings)
+    solve(field, numbers(0, dtype=torch.float32), ts, **settings | {"step_size": enough})
+    # The solver's clock is from ts[0] on.
+    assert (
+        solve(field, numbers(0, dtype=torch.float32), ts.double(), **settings).ys.isfinite().all()
+    )
