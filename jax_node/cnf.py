@@ -88,6 +88,8 @@ def log_density(
     probes of +-1 it is Hutchinson's estimate `v . (df/dy) v`, the same probe all the way as in
     FFJORD (Grathwohl et al. 2019). A solve that fails gives NaN.
     """
+    if probe is not None and probe.shape != x.shape:
+        raise ValueError(f"`probe` has shape {probe.shape} and `x` {x.shape}")
     graph, weights = nnx.split(velocity)
 
     def augmented(t, state, args):

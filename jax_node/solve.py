@@ -216,7 +216,7 @@ def solve(
     method = Method(solver, validate.max_steps(max_steps), norm or rms)
     y0, ts = validate.state(y0), validate.times(ts)
     dtype = max(ts.dtype, *(leaf.dtype for leaf in jax.tree.leaves(y0)), key=lambda d: d.itemsize)
-    args, static = eqx.partition(jax.tree.map(_as_array, args), eqx.is_array)
+    args, static = eqx.partition(jax.tree.map(validate.argument, args), eqx.is_array)
     program, closed_over, out = open_field(
         lambda t, y, args: field(t, y, eqx.combine(args, static)),
         (origin(field), tuple(jax.tree.leaves(static)), jax.tree.structure(static)),
@@ -296,8 +296,3 @@ def _solve(
     reached = (ts - stats["t"]) * jnp.sign(ts[-1] - ts[0]) <= 0
     ys = nan_unless(reached & (stats["cause"] < Cause.TIMES), out.ys, (y0, ts, params))
     return Solution(cast(ys, dtypes[0]), **stats)
-
-
-def _as_array(leaf: Any) -> Any:
-    """Python's floats and numpy's arrays as arrays; whole numbers and functions as they are."""
-    return jnp.asarray(leaf) if isinstance(leaf, float | complex | np.ndarray) else leaf

@@ -60,6 +60,11 @@ def state(y0: PyTree) -> PyTree[Array]:
     return jax.tree.map_with_path(leaf, y0)
 
 
+def argument(leaf: Any) -> Any:
+    """Python's floats and numpy's arrays as arrays; whole numbers and functions as they are."""
+    return jnp.asarray(leaf) if isinstance(leaf, float | complex | np.ndarray) else leaf
+
+
 def times(ts: Any) -> Float[Array, " times"]:
     """`ts` as a vector of floats, refused if known not to be strictly monotonic and finite."""
     expected = "give at least two times as one vector of float32 or float64"

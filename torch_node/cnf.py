@@ -80,6 +80,8 @@ def log_density(
 
     NaN if the solve fails.
     """
+    if probe is not None and probe.shape != x.shape:  # broadcast, it would be biased
+        raise ValueError(f"`probe` has shape {tuple(probe.shape)} and `x` {tuple(x.shape)}")
     dim = x.shape[1]
 
     def augmented(t: Tensor, state: Tensor) -> Tensor:

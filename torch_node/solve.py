@@ -218,8 +218,9 @@ def solve(
     if origin is not None:
         jumps = jumps - (ts[0] if adjoint == "direct" else ts[0].detach())
 
-    first = (clock[:1], asked_for[:1], -1)
-    start = moving.with_times(watched, y0[None], *first)[0] if moved[0] else y0
+    start = y0
+    if moved[0]:
+        start = moving.with_times(watched, y0[None], clock[:1], asked_for[:1], -1)[0]
     with counting_nonconvergence(solver) as nonconverged:
         if adjoint == "handwritten":
             assert step_size is not None
@@ -236,8 +237,7 @@ def solve(
             if adjoint == "direct":
                 ys = torchdiffeq.odeint(watched, start, clock, **common)
             else:
-                # torchdiffeq has turned decreasing times into increasing ones by their sign before
-                # it solves backwards, one interval after the other, each landing on its end.
+                # Backwards it solves interval by interval, in times that a sign made increase.
                 sign = 1 if ts[-1] > ts[0] else -1
                 back = _options(solver, sign * clock, sign * jumps, step_size, max_step, None)
                 if solver in ADAPTIVE:
@@ -256,12 +256,11 @@ def solve(
     watched.states = states.detach()
     if ys.requires_grad:
         ys.register_hook(watched.start_backward)
-    forward = watched.forward
     return Solution(
         ys=ys,
-        nfe=forward.nfe,
-        accepted=forward.accepted,
-        rejected=forward.rejected,
+        nfe=watched.forward.nfe,
+        accepted=watched.forward.accepted,
+        rejected=watched.forward.rejected,
         nonconverged=nonconverged[0],
         step_times=watched.step_times,
         _backward=watched.backward,

@@ -39,3 +39,11 @@ def test_densities_samples_and_round_trip_agree(batch):
         assert np.abs(a - b).max() < 1e-4  # dopri5 at 1e-5 in both, of other first steps
     back = theirs.apply(in_torch.round_trip, x=batch["x"])
     assert np.abs(back - batch["x"]).max() < 1e-4
+
+
+@pytest.mark.parametrize("side", [0, 1], ids=["jax", "torch"])
+def test_a_probe_of_another_shape_is_refused(side, batch):
+    learner, part = learners("hutchinson")[side], (in_jax, in_torch)[side]
+    with pytest.raises(ValueError, match="`probe` has shape"):
+        learner.apply(lambda model, x, probe: part.log_density(model.cnf, x, probe),
+                      x=batch["x"], probe=batch["probe"][:, :1])  # fmt: skip
