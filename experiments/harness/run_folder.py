@@ -19,7 +19,7 @@ from typing import Any
 from filelock import AcquireReturnProxy
 
 from experiments.harness.errors import RunError
-from experiments.harness.files import lock_folder, read_object, sync_tree, write_atomic
+from experiments.harness.files import lock_folder, read_object, require, sync_tree, write_atomic
 from experiments.harness.provenance import keep_changes
 
 # What the index has once an epoch is saved.
@@ -73,7 +73,7 @@ class RunFolder:
         if (path / "checkpoints" / "index.json").exists():
             run._index = run.read_json("checkpoints/index.json", {"epoch": int})
             if run.epoch:
-                run.read_json("checkpoints/index.json", SAVED)
+                require(run._index, SAVED, path / "checkpoints" / "index.json")
         return run
 
     def resume(self, config: dict[str, Any]) -> None:
