@@ -64,3 +64,13 @@ PROBLEMS = (DECAY, LOGISTIC, ROTATION, FORCED)
 # What a state may be made of, alike in both frameworks: numbers that are no floats become the
 # framework's default floats, and these dtypes, in which a solve makes no sense, are refused.
 REFUSED_DTYPES = ("float16", "bfloat16", "complex64")
+
+# y' is 2, from t = 1 on -3, and from t = 2 on 5: times, and the slope at each on the way to it, at
+# the first on the way from it.
+SLOPES_AT = (
+    ((0.25, 3), (2, 5)),
+    ((0.25, 1, 1.5, 2, 3), (2, 2, -3, -3, 5)),
+    ((3, 2, 1.5, 1, 0.25), (5, 5, -3, -3, 2)),
+    ((1, 1.5, 2), (-3, -3, -3)),
+    ((2, 1), (-3, -3)),
+)

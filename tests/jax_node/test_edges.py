@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import pytest
+from closed_forms import SLOPES_AT
 
 from jax_node.solve import SolveError, solve
 
@@ -212,16 +213,7 @@ def slopes(t, y, _):
 
 
 @pytest.mark.parametrize("adjoint", ["checkpoint", "direct", "adjoint"])
-@pytest.mark.parametrize(
-    ("ts", "at"),  # at each time on the way to it, at the first on the way from it
-    [
-        ((0.25, 3), (2, 5)),
-        ((0.25, 1, 1.5, 2, 3), (2, 2, -3, -3, 5)),
-        ((3, 2, 1.5, 1, 0.25), (5, 5, -3, -3, 2)),
-        ((1, 1.5, 2), (-3, -3, -3)),
-        ((2, 1), (-3, -3)),
-    ],
-)
+@pytest.mark.parametrize(("ts", "at"), SLOPES_AT)
 def test_gradients_of_times_over_jumps(adjoint, ts, at):
     weights = jnp.arange(1.0, len(ts) + 1)
 

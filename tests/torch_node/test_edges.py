@@ -9,7 +9,7 @@ import jaxtyping
 import numpy as np
 import pytest
 import torch
-from closed_forms import REFUSED_DTYPES
+from closed_forms import REFUSED_DTYPES, SLOPES_AT
 
 import torch_node.solve
 from torch_node.irregular import solve_at
@@ -315,16 +315,7 @@ HOLES = lambda t, y: torch.where((t == 1) | (t == 2), torch.nan, SLOPES(t, y))
 @pytest.mark.parametrize("adjoint", ["direct", "adjoint", "handwritten"])
 @pytest.mark.parametrize("solver", JUMPING)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(
-    ("ts", "slopes"),  # at each time on the way to it, at the first on the way from it
-    [
-        ((0.25, 3), (2, 5)),
-        ((0.25, 1, 1.5, 2, 3), (2, 2, -3, -3, 5)),
-        ((3, 2, 1.5, 1, 0.25), (5, 5, -3, -3, 2)),
-        ((1, 1.5, 2), (-3, -3, -3)),
-        ((2, 1), (-3, -3)),
-    ],
-)
+@pytest.mark.parametrize(("ts", "slopes"), SLOPES_AT)
 def test_gradients_of_times_over_jumps(solver, adjoint, ts, slopes, dtype):
     if adjoint == "handwritten" and solver != "euler":
         pytest.skip("has its own Euler solver")
