@@ -30,7 +30,7 @@ from experiments.harness.command import command
 from experiments.harness.errors import ConfigError
 from experiments.harness.files import write_atomic, writing
 from experiments.harness.provenance import environment
-from experiments.speed import bfloat16, epoch, peak_memory, per_sample, scaling
+from experiments.speed import bfloat16, epoch, peak_memory, per_sample, roofline, scaling
 from experiments.speed import measure as measuring
 from experiments.speed import ratios as report
 from experiments.speed.contests import CONTESTS, Contest, make_call, missing
@@ -46,7 +46,7 @@ EXAMPLES = """examples:
 """
 
 
-Part = Literal["contests", "memory", "epoch", "scaling", "per_sample", "precision"]
+Part = Literal["roofline", "contests", "memory", "epoch", "scaling", "per_sample", "precision"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +61,8 @@ class Measurement:
         tuple[Part, ...],
         arg(
             metavar="PART ...",
-            help="contests against PyTorch, memory against solver steps, an epoch end to end, "
-            "scaling over devices, step sizes per_sample, precision.",
+            help="roofline of the layers, contests against PyTorch, memory against solver steps, "
+            "an epoch end to end, scaling over devices, step sizes per_sample, precision.",
             help_behavior_hint="(default: all)",
         ),
     ] = get_args(Part)
@@ -133,9 +133,11 @@ def jobs(
     contests: list[Contest], options: Measurement, unmeasured: dict[str, str]
 ) -> Iterator[tuple[Part, str, Callable[[], Any]]]:
     """Part, name and function of all there is to measure, in order."""
+    size, repeats = options.batch_size, options.repeats
+    if "roofline" in options.parts and not options.quick:
+        yield "roofline", "roofline", lambda: roofline.measure(size, repeats)
     for contest in contests if "contests" in options.parts else ():
         yield "contests", contest.name, functools.partial(compete, contest, options, unmeasured)
-    size, repeats = options.batch_size, options.repeats
     others: dict[Part, Callable[[], Any]] = {
         "memory": peak_memory.measure,
         "epoch": lambda: epoch.measure(size),
@@ -204,6 +206,8 @@ def write(record: dict[str, Any], folder: Path | None) -> None:
         return
     write_atomic(folder / "benchmark.json", json.dumps(record, indent=1) + "\n")
     write_atomic(folder / "summary.md", page(record))
+    if "roofline" in record:
+        roofline.plot(record["roofline"], folder / "roofline.png")
     if "contests" in record:
         report.plot_ratios(record, folder / "ratios.png")
     if "memory" in record:
@@ -213,6 +217,7 @@ def write(record: dict[str, Any], folder: Path | None) -> None:
 def page(record: dict[str, Any]) -> str:
     """All tables in Markdown, and what made them."""
     parts = {
+        "roofline": ("Each layer against what the cores give", roofline.markdown),
         "contests": ("JAX against PyTorch", report.markdown),
         "memory": ("Memory against solver steps", peak_memory.markdown),
         "epoch": ("An epoch", epoch.markdown),

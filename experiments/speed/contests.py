@@ -1,8 +1,8 @@
 """What `benchmark.py` measures: one row of `CONTESTS` a contest, whose sides do the same work.
 
 A side is named after who computes and how the gradient is taken: `jax direct`, `torch adjoint`;
-`on 2` is with the batch on two devices, on a CPU its cores; `compiled` is torch under torch.compile
-and `torchode` another solver library for torch.
+`on 2` is with the batch on two devices, on a CPU its cores; `compiled` is torch under
+torch.compile, `torchode` another solver library for torch, `scipy` its `solve_ivp`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch_node.classify
 from crosscheck import weights
 from experiments.classify.resolve import learner_options
 from experiments.images import sources
-from experiments.speed import small_mlp
+from experiments.speed import small_mlp, two_states
 from jax_node import models, solve
 
 # Does the work of a side once: `nfe_forward`, `nfe_backward`, `steps`, `rejected`; what a side
@@ -33,9 +33,10 @@ Call = Callable[[], dict[str, float]]
 class Contest:
     """Work that several sides do in turns.
 
-    `flags` are those of `mnist.py`; empty for the small MLP. `train` says whether gradients are
-    taken. Memory, and compiling with a warm cache, are measured in `quick` contests only;
-    `--quick` measures only those, and the first three sides of each.
+    `flags` are those of `mnist.py`; where there are none, `work(side, gradient=train)` makes the
+    call of a side. `train` says whether gradients are taken. Memory, and compiling with a warm
+    cache, are measured in `quick` contests only; `--quick` measures only those, and the first three
+    sides of each.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Contest:
     sides: tuple[str, ...]
     train: bool = True
     quick: bool = False
+    work: Callable[..., Call] | None = None
 
 
 _PLAIN = ("jax", "torch", "jax on 2", "compiled")
@@ -56,13 +58,15 @@ _STEPS = (
     "torch adjoint",
 )
 _DOPRI5 = "--model odenet --solver dopri5"
+_SMALL = small_mlp.make_call
 
 CONTESTS = (
     Contest("ODE-Net, training step", _DOPRI5, (*_STEPS, "compiled direct"), quick=True),
     Contest("ODE-Net, inference", _DOPRI5, _PLAIN, train=False, quick=True),
     Contest("ResNet-6, training step", "--model resnet6", _PLAIN, quick=True),
-    Contest("Small MLP, solve and gradient", "", small_mlp.SIDES, quick=True),
-    Contest("Small MLP, solve", "", small_mlp.SIDES_WITHOUT_GRADIENT, train=False),
+    Contest("Small MLP, solve and gradient", "", small_mlp.SIDES, quick=True, work=_SMALL),
+    Contest("Small MLP, solve", "", small_mlp.SIDES_WITHOUT_GRADIENT, train=False, work=_SMALL),
+    Contest("Two states, solve", "", two_states.SIDES, train=False, work=two_states.make_call),
     Contest("ResNet-6, inference", "--model resnet6", _PLAIN, train=False),
     Contest("RK-Net, training step", "--model rknet", _STEPS),
     Contest("RK-Net, inference", "--model rknet", _PLAIN, train=False),
@@ -100,8 +104,8 @@ def missing(side: str) -> str | None:
 
 def make_call(contest: Contest, side: str, batch_size: int) -> Call:
     """The work of one side of a contest."""
-    if not contest.flags:
-        return small_mlp.make_call(side, gradient=contest.train)
+    if contest.work:
+        return contest.work(side, gradient=contest.train)
     side, on_two, _ = side.partition(" on 2")
     framework, _, gradient = side.partition(" ")
     options = contest.flags.split() + (["--adjoint", gradient] if gradient else [])

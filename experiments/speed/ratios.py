@@ -17,7 +17,7 @@ RIVALS = {
     "torch": ("torch direct", "torch"),
     "torch adjoint": ("torch adjoint",),
     "torch.compile": ("compiled direct", "compiled"),
-    "others": ("torch handwritten", "torchode direct", "torchode"),
+    "others": ("torch handwritten", "torchode direct", "torchode", "scipy"),
 }
 HEADINGS = ("", "JAX gradient", "JAX ms", "torch ms", *(f"/ {name}" for name in RIVALS),
             "steps", "NFE fwd/bwd", "compile s cold/warm", "peak MB")  # fmt: skip
@@ -61,6 +61,7 @@ def ratio(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
     """Median and range of the ratio of times, sample by sample; None where steps differ."""
     words = difference(ours, theirs)
     found: dict[str, Any] = {"against": theirs["side"], "difference": words, "ratio": None}
+    found["seconds"] = statistics.median(theirs["samples"])
     if same_trajectory(ours, theirs):
         pairs = [a / b for a, b in zip(ours["samples"], theirs["samples"], strict=True)]
         found |= {"ratio": statistics.median(pairs), "lowest": min(pairs), "highest": max(pairs)}
@@ -96,7 +97,9 @@ def spread(side: Mapping[str, Any]) -> str:
 def _ratio(found: Mapping[str, Any], notes: list[str]) -> str:
     """A ratio; with a footnote if it compares different work, and a dash if it means nothing."""
     if found["difference"]:
-        notes.append(f"{found['against']}: {found['difference']}")
+        alone = found["ratio"] is None and "seconds" in found
+        took = f"; it took {1e3 * found['seconds']:.3g} ms" if alone else ""
+        notes.append(f"{found['against']}: {found['difference']}{took}")
     text = _number(found["ratio"], ".2f" if (found["ratio"] or 1) >= 0.1 else ".3f")
     return f"{text}*" if found["difference"] else text
 

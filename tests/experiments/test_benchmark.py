@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from experiments import benchmark
-from experiments.speed import contests, measure
+from experiments.speed import contests, measure, roofline, two_states
 from experiments.speed import ratios as report
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "benchmark.py"
@@ -59,6 +59,16 @@ def test_the_first_sides_of_a_contest_do_the_same_work(contest):
     assert report.ratio(ours, theirs)["ratio"] > 0
 
 
+def test_two_states_are_solved_alike_by_jax_and_torch_and_nearly_so_by_scipy():
+    ours, theirs, scipy = (
+        two_states.make_call(side, gradient=False)() for side in two_states.SIDES
+    )
+    assert ours == theirs
+    assert scipy["nfe_forward"] == pytest.approx(ours["nfe_forward"], rel=0.1)
+    attempts = scipy["steps"] + scipy["rejected"]
+    assert scipy["nfe_forward"] == 6 * attempts + 2  # or the count of rejected steps is wrong
+
+
 def test_the_same_work_has_a_plain_ratio():
     ours, theirs = side("jax direct"), side("torch direct", samples=[4.0, 4.0], nfe_backward=0.0)
     found = report.ratio(ours, theirs)
@@ -92,10 +102,25 @@ def test_different_work_is_named(ours, theirs, difference, has_ratio):
     assert ours["ratios"][0]["difference"] == difference
     assert (ours["ratios"][0]["ratio"] is not None) == has_ratio
     ((row, notes),) = report.cells({"name": "contest", "sides": [ours, theirs]})
-    assert notes == [f"{theirs['side']}: {difference}"]
+    took = "" if has_ratio else "; it took 3e+03 ms"
+    assert notes == [f"{theirs['side']}: {difference}{took}"]
     ratios = row[4 : 4 + len(report.RIVALS)]
     assert ("1.00*" if has_ratio else "-*") in ratios
     assert "1.00" not in ratios
+
+
+def test_roofline_counts_what_convolutions_by_winograd_multiply(monkeypatch, tmp_path):
+    monkeypatch.setattr(roofline, "SIDE", 64)
+    monkeypatch.setattr(roofline, "COPIED", 2**16)
+    images = 16
+    found = roofline.measure(images, 1)
+    gflop = {part["part"]: part["gflop"] for part in found["parts"]}
+    product = 2 * images * 64 * 64 / 1e9  # of all images' channels at one point
+    assert 2 * 64 * product < gflop["residual block"] < 2 * 9 * 36 * product
+    assert gflop["residual block, with gradient"] > 2 * gflop["residual block"]
+    assert "residual block" in roofline.markdown({"roofline": found})
+    roofline.plot(found, tmp_path / "roofline.png")
+    assert (tmp_path / "roofline.png").stat().st_size > 0
 
 
 def test_peak_memory_is_what_a_call_takes():
