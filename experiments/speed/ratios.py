@@ -107,7 +107,7 @@ def _ratio(found: Mapping[str, Any], notes: list[str]) -> str:
 def _nfe(side: Mapping[str, Any]) -> str:
     if not side["nfe_forward"]:
         return "-"
-    return "/".join(f"{side[k]:g}" for k in ("nfe_forward", "nfe_backward") if side[k])
+    return "/".join(f"{side[k]:g}" for k in ("nfe_forward", "nfe_backward") if side.get(k))
 
 
 def _compile(side: Mapping[str, Any]) -> str:
