@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from experiments import benchmark
-from experiments.speed import contests, measure, roofline, two_states
+from experiments.speed import contests, measure, roofline
 from experiments.speed import ratios as report
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "benchmark.py"
