@@ -1,5 +1,6 @@
 """Forecasts at irregular times: what a free-running RNN sees, strides, trivial predictors."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ from experiments.latent.windows import Observed, Questions, pack, problem
 from experiments.paying import attention, irregular, recurrent
 from experiments.paying.attention import Transformer
 from experiments.paying.irregular import Held
+from experiments.paying.learners import learner
 from experiments.paying.protocol import Data
 from experiments.paying.recurrent import Recurrent
+from jax_node.latent import LatentODE
 
 COUNT, CHANNELS = 6, 2
 EPS = 20 * float(np.finfo(np.float32).eps)  # of sums of some ten numbers below 1
@@ -111,6 +114,25 @@ def test_chains_reach_every_asked_time_in_order(rows):
     assert score == pytest.approx(np.sqrt((error**2).mean()))
     assert [a.shape[1] for a in asked] == [2] * 4
     assert np.diff(asked[0]) == pytest.approx(np.full((4, 1), gap))
+
+
+def test_a_latent_ode_crosses_the_window_in_short_steps(rows):
+    """In one step of rk4 from 0 to the first time asked for it would land elsewhere."""
+    times, values, mask = rows
+    ask = times[:, -1:] + np.array([[0.1, 0.2]])
+    model = LatentODE(CHANNELS, 2, 8, 8, False, rngs=nnx.Rngs(0))
+    for layer in model.field.layers:
+        layer.kernel[...] *= 3.0
+    empty = made(times, values, ask, np.zeros((4, 2, CHANNELS))).test
+    seen = jax.tree.map(jnp.asarray, empty.test.observed.arrays())
+    mean, _ = model.encoder(**seen)
+    exact = model.decode(mean, jnp.asarray(ask), solver="rk4", substeps=500)
+    once = model.decode(mean, jnp.asarray(ask), solver="rk4")
+    truth = exact * empty.problem.deviation + empty.problem.mean
+    trained = learner(model, lambda model, batch: jnp.zeros(()))
+    score = irregular.carried(trained, made(times, values, ask, np.asarray(truth)), "test")
+    assert score < 1e-4 * empty.problem.deviation.max()
+    assert abs(once - exact).max() > 1e-2
 
 
 def test_trivial_predictors_by_hand(rows):
