@@ -108,11 +108,15 @@ TOLERANCE = ("odenet-tol1e-1", "odenet", "odenet-tol1e-5")
 T1 = ("odenet-t1-0.25", "odenet", "odenet-t1-4")
 REGULARISED = ("odenet", "odenet-kinetic0.1", "odenet-kinetic1", "odenet-jacobian0.1")
 RELU = tuple((name, f"{name}-norelu") for name in (*MAIN, "odenet-adjoint"))
-NORMED = tuple(
-    f"{name}{norm}{relu}"
-    for name in ("resnet1", "odenet")
-    for norm in ("", *(f"-{norm}" for norm in NORMS))
-    for relu in ("", "-norelu")
+NORMED = (
+    *(
+        f"{name}{norm}{relu}"
+        for name in ("resnet1", "odenet")
+        for norm in ("", *(f"-{norm}" for norm in NORMS))
+        for relu in ("", "-norelu")
+    ),
+    "odenet-adjoint",
+    "odenet-adjoint-norelu",
 )
 COARSE = ("odenet-euler1", "odenet-rk4-1", "odenet-coarse")
 # Of which a learning rate is chosen, in the order in which that is done.
