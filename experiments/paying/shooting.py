@@ -1,8 +1,9 @@
-"""Dynamics from noisy trajectories: a field, a GRU and sparse regression, all given the same help.
+"""Dynamics from noisy trajectories: a field and a GRU in training, and two kinds of polynomials.
 
 Field and GRU are both trained by multiple shooting: windows of a few observations with starts that
-are learnt with them, each drawn to where the window before it ends. Scores are of trajectories from
-new, exact initial states. What escapes or is NaN counts as `BOUND` deviations away.
+are learnt with them, each drawn to where the window before it ends. Polynomials are fitted to
+derivatives of splines (sparse regression), or to whole trajectories. Scores are of trajectories
+from new, exact initial states. What escapes or is NaN counts as `BOUND` deviations away.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from numpy import ndarray
 from scipy.stats import wasserstein_distance
 
 from experiments.paying.learners import learner
+from experiments.paying.polynomials import fit_trajectories
 from experiments.paying.protocol import Data, Learnt, Part, Task, Trivial
 from experiments.series.series import Series
 from experiments.trajectories import shooting, sindy
@@ -30,6 +32,7 @@ from jax_node.mlp import MLP
 from jax_node.solve import solve
 
 TRAJECTORIES, NOISE, WINDOW = 32, 0.05, 5
+WHOLE_DEGREES, START = (2, 3, 5), 0.02  # of polynomials fitted to trajectories, and where from
 HELD_OUT, BOUND = 16, 10.0
 THRESHOLDS, DEGREES = (0.01, 0.02, 0.05, 0.1, 0.2), (2, 3)  # of sparse regression, by validation
 LYAPUNOV = 1 / 0.9056  # time in which neighbours on Lorenz's attractor part by e (Viswanath 1998)
@@ -179,17 +182,24 @@ def task(
         series = train.windows.scaled(train.series)
         tried = [sindy.fit(series, d, t) for d in DEGREES for t in THRESHOLDS]
         data = Data(train, validation, None, lambda step: {})
-        return min(
-            tried,
-            key=lambda one: of(data)(
-                validation, bounded(one.solve(validation.truth[:, 0], validation.times))
-            ),
-        )
+        return min(tried, key=lambda one: polynomial_score(one, data, "validation"))
+
+    @functools.cache
+    def whole(train: Train, validation: Held) -> sindy.Polynomial:
+        series = train.windows.scaled(train.series)
+        data = Data(train, validation, None, lambda step: {})
+        fitted = [fit_trajectories(series, sindy.fit(series, d, START)) for d in WHOLE_DEGREES]
+        return min(fitted, key=lambda one: polynomial_score(one, data, "validation"))
+
+    def polynomial_score(one: sindy.Polynomial, data: Data, part: Part) -> float:
+        held: Held = getattr(data, part)
+        return of(data)(held, bounded(one.solve(held.truth[:, 0], held.times)))
 
     def regression(data: Data, part: Part) -> float:
-        held: Held = getattr(data, part)
-        found = sparse(data.train, data.validation).solve(held.truth[:, 0], held.times)
-        return of(data)(held, bounded(found))
+        return polynomial_score(sparse(data.train, data.validation), data, part)
+
+    def trajectories(data: Data, part: Part) -> float:
+        return polynomial_score(whole(data.train, data.validation), data, part)
 
     def constant(value: Callable[[ndarray], ndarray]) -> Callable[[Data, Part], float]:
         def result(data: Data, part: Part) -> float:
@@ -209,6 +219,13 @@ def task(
                 "sparse regression (SINDy)",
                 regression,
                 lambda data: int((sparse(data.train, data.validation).coefficients != 0).sum()),
+                "baseline",
+            ),
+            "polynomial": Trivial(
+                "polynomial field, fitted to trajectories",
+                trajectories,
+                lambda data: whole(data.train, data.validation).coefficients.size
+                + len(data.train.series) * data.train.windows.starts.shape[1],
                 "baseline",
             ),
             "first": Trivial("first value", constant(lambda truth: truth[:, :1]), lambda data: 0),

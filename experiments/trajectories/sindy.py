@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 from scipy.integrate import solve_ivp
 from scipy.interpolate import make_smoothing_spline
@@ -71,9 +71,13 @@ class _TooLongError(Exception):
 
 def monomials(y: Float[ndarray, "*batch dim"], degree: int) -> ndarray:
     """All products of at most `degree` components of `y`, a constant first: `[..., monomials]`."""
-    dim = range(y.shape[-1])
-    powers = [c for d in range(degree + 1) for c in itertools.combinations_with_replacement(dim, d)]
-    return np.stack([y[..., list(power)].prod(-1) for power in powers], axis=-1)
+    return np.stack([y[..., at].prod(-1) for at in products(y.shape[-1], degree)], axis=-1)
+
+
+def products(dim: int, degree: int) -> list[Int[ndarray, " factors"]]:
+    """The components that each monomial is a product of; none for the constant."""
+    found = (itertools.combinations_with_replacement(range(dim), d) for d in range(degree + 1))
+    return [np.array(factors, int) for factors in itertools.chain(*found)]
 
 
 def fit(series: Sequence[Series], degree: int, threshold: float = 0.05) -> Polynomial:
