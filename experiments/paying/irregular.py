@@ -195,7 +195,10 @@ def task(
             "RNN trained free-running", "baseline", network(False), scored(forecast, strides=True)
         ),
         "decay": Learnt(
-            "the same with decay (GRU-D)", "baseline", network(True), scored(forecast, strides=True)
+            "free-running RNN with decay (GRU-D)",
+            "baseline",
+            network(True),
+            scored(forecast, strides=True),
         ),
         "one-step": Learnt(
             "RNN trained one step ahead", "baseline", network(False, one_step), scored(forecast)
