@@ -1,6 +1,7 @@
 """Tables come from run folders: those of a study made up here, and the one in docs/."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from experiments.harness.errors import ConfigError
 from experiments.harness.markdown import Heading, Picture, Table, Text, markdown, page
 from experiments.section3 import claims, compact, evidence, examined, findings, grid, tables
 from experiments.section3.collect import collect, join, load, text
+from experiments.section3.intervals import Interval, Verdict
 
 DOCS = Path(__file__).parents[2] / "docs"
 TRUE = "0123456789" * 10
@@ -291,6 +293,39 @@ def test_claims_of_whatever_runs_there_are(tmp_path):
     assert found["NFE backward is about half of NFE forward (3c)"][3] == "**reproduced**"
     assert found["Leaving out the last ReLU costs ODE-Net"][3] == "**refuted**"
     assert {row[3] for row in claims.judged({}).rows} == {"not run"}
+
+
+@pytest.mark.parametrize(
+    ("claim", "words", "mean", "half", "verdict"),
+    [
+        ("ODE-Net is worse than ResNet-6", "equal within the margin", 0.02, 0.21,
+         "equal within 0.4 points; a difference as large as claimed is not excluded"),
+        ("ODE-Net is worse than ResNet-6", "equal within the margin", 0.02, 0.17, claims.NOT),
+        ("ODE-Net is worse than ResNet-6", "different", -0.5, 0.2, claims.NOT),
+        ("ODE-Net is worse than ResNet-6", "different", 0.5, 0.2, claims.REPRODUCED),
+        ("ODE-Net is worse than ResNet-6", "not decided", 0.1, 0.5, claims.OPEN),
+        ("RK-Net is as good as the ResNet", "different", 0.3, 0.25,
+         "different; a difference as small as claimed is not excluded"),
+        ("RK-Net is as good as the ResNet", "different", 0.3, 0.2, claims.NOT),
+    ],
+)  # fmt: skip
+def test_no_difference_in_our_interval_is_refuted(claim, words, mean, half, verdict):
+    (one,) = (c for c in claims.CLAIMS if c.text == claim)
+    found = Verdict(words, Interval(mean, half, 5), 0.5, 0.5)
+    record = {"runs": [], "flags": []}
+    verdicts = {("odenet-adjoint", "resnet6"): found, ("rknet", "resnet6"): found}
+    assert one.found(record, verdicts).verdict == verdict
+
+
+def test_the_claimed_size_is_that_of_the_two_errors():
+    for claim in claims.CLAIMS:
+        errors = [float(error) for error in re.findall(r"([\d.]+)%", claim.number)]
+        if len(errors) != 2:
+            assert claim.size is None
+            continue
+        turned = claim.text.startswith("ODE-Net is as good as ResNet-1")  # said of the second
+        a, b = reversed(errors) if turned else errors
+        assert claim.size == pytest.approx(a - b)
 
 
 def test_error_falls_where_evaluations_are_more():
