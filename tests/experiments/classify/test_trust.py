@@ -27,7 +27,7 @@ def test_it_warns_once(values, warns):
 @pytest.mark.slow
 @pytest.mark.parametrize(("solver", "warns"), [("rk4 --step-size 1", True), ("dopri5", False)])
 def test_the_adjoint_of_a_coarse_step_is_flagged_before_it_stalls(tmp_path, capsys, solver, warns):
-    """Seed 0 of the runs behind docs/implicit_adams.md: flagged in epoch 3; its loss falls slowly."""
+    """Seed 0 of the runs behind docs/implicit_adams.md: flagged in epoch 3, and slow."""
     theirs = "--momentum 0 --lr-schedule plateau --no-final-relu --source embedded --devices 1"
     flags = f"--adjoint adjoint --epochs 5 {theirs} --solver {solver} --out {tmp_path / 'run'}"
     assert mnist.main(flags.split()) == 0
