@@ -42,7 +42,7 @@ def text(record: Record) -> str:
         f"**{coarse_adjoint.verdict(clauses)}**\n\n{rule}\n"
         "With other optimisers, one rk4 step, adjoint / direct; the bounds follow if long steps "
         f"of the optimiser flatten the field:\n\n{why}\n{table(headers, rows)}\n"
-        f"Numbers are one a seed. `python experiments/study.py --preset {record['preset']}`, "
+        "Numbers are one a seed. `python experiments/study.py --preset coarse-adjoint`, "
         f"{record['data']['title']}, commit {', '.join(sorted(commits))}; the training loss is the "
         f"median of the last {coarse_adjoint.LAST} epochs' means (three after a switch); cosine "
         "and size (quotient of norms) are those of the gradient against the computed loss's on 64 "
@@ -210,8 +210,10 @@ def _worst_cosine(run: Run) -> float:
 
 
 def _by_variant(record: Record) -> Iterator[tuple[str, list[Run]]]:
+    """Variants whose gradients were checked: ResNets, which have no solve, are the follow-up's."""
     for variant in coarse_adjoint.VARIANTS:
-        if runs := done(record, variant.name):
+        runs = done(record, variant.name)
+        if runs and all(_checks(run) for run in runs):
             yield variant.name, runs
 
 
