@@ -59,17 +59,18 @@ def test_the_first_sides_of_a_contest_do_the_same_work(contest):
     assert report.ratio(ours, theirs)["ratio"] > 0
 
 
-def test_two_states_are_solved_alike_by_jax_and_torch_and_nearly_so_by_scipy(tmp_path):
-    flags = ["--parts", "contests", "--only", "two states", "--repeats", "2"]
-    assert benchmark.main([*flags, "--out", str(tmp_path)]) == 0
-    (contest,) = json.loads((tmp_path / "benchmark.json").read_text())["contests"]
+def test_two_states_are_solved_alike_by_jax_and_torch_and_nearly_so_by_scipy():
+    options = benchmark.Measurement(only="two states", repeats=2)
+    (chosen,) = benchmark.chosen(options)
+    contest = benchmark.compete(chosen, options, {})
     ours, theirs, scipy = contest["sides"]
     work = ("nfe_forward", "steps", "rejected")
     assert [ours[key] for key in work] == [theirs[key] for key in work]
     assert scipy["nfe_forward"] == pytest.approx(ours["nfe_forward"], rel=0.1)
     attempts = scipy["steps"] + scipy["rejected"]
     assert scipy["nfe_forward"] == 6 * attempts + 2  # or the count of rejected steps is wrong
-    assert "scipy: accepted steps" in (tmp_path / "summary.md").read_text()
+    ((_, notes),) = report.cells(contest)
+    assert notes[0].startswith("scipy: accepted steps")
 
 
 def test_the_same_work_has_a_plain_ratio():
