@@ -133,12 +133,11 @@ def jobs(
     contests: list[Contest], options: Measurement, unmeasured: dict[str, str]
 ) -> Iterator[tuple[Part, str, Callable[[], Any]]]:
     """Part, name and function of all there is to measure, in order."""
-    size, repeats = options.batch_size, options.repeats
-    if "roofline" in options.parts and not options.quick:
-        yield "roofline", "roofline", lambda: roofline.measure(size, repeats)
     for contest in contests if "contests" in options.parts else ():
         yield "contests", contest.name, functools.partial(compete, contest, options, unmeasured)
+    size, repeats = options.batch_size, options.repeats
     others: dict[Part, Callable[[], Any]] = {
+        "roofline": lambda: roofline.measure(size, repeats),
         "memory": peak_memory.measure,
         "epoch": lambda: epoch.measure(size),
         "scaling": lambda: scaling.measure(size, repeats),

@@ -58,6 +58,8 @@ class Held:
 
 
 Score = Callable[[Held, ndarray], float]
+TrivialScore = Callable[[Data, Part], float]
+Fits = Callable[[list[Series]], list[sindy.Polynomial]]
 
 
 class Shot(nnx.Module):
@@ -177,29 +179,30 @@ def task(
             Shot(data.train.windows.starts, size, field, rngs=nnx.Rngs(seed)), objective
         )
 
-    @functools.cache
-    def sparse(train: Train, validation: Held) -> sindy.Polynomial:
-        series = train.windows.scaled(train.series)
-        tried = [sindy.fit(series, d, t) for d in DEGREES for t in THRESHOLDS]
-        data = Data(train, validation, None, lambda step: {})
-        return min(tried, key=lambda one: polynomial_score(one, data, "validation"))
-
-    @functools.cache
-    def whole(train: Train, validation: Held) -> sindy.Polynomial:
-        series = train.windows.scaled(train.series)
-        data = Data(train, validation, None, lambda step: {})
-        fitted = [fit_trajectories(series, sindy.fit(series, d, START)) for d in WHOLE_DEGREES]
-        return min(fitted, key=lambda one: polynomial_score(one, data, "validation"))
-
     def polynomial_score(one: sindy.Polynomial, data: Data, part: Part) -> float:
         held: Held = getattr(data, part)
         return of(data)(held, bounded(one.solve(held.truth[:, 0], held.times)))
 
-    def regression(data: Data, part: Part) -> float:
-        return polynomial_score(sparse(data.train, data.validation), data, part)
+    def by_validation(fits: Fits) -> tuple[Callable[[Data], sindy.Polynomial], TrivialScore]:
+        """The best of what is fitted to scaled series, once for a seed's data; and its score."""
 
-    def trajectories(data: Data, part: Part) -> float:
-        return polynomial_score(whole(data.train, data.validation), data, part)
+        @functools.cache
+        def best(train: Train, validation: Held) -> sindy.Polynomial:
+            data = Data(train, validation, None, lambda step: {})
+            tried = fits(train.windows.scaled(train.series))
+            return min(tried, key=lambda one: polynomial_score(one, data, "validation"))
+
+        of_data = lambda data: best(data.train, data.validation)
+        return of_data, lambda data, part: polynomial_score(of_data(data), data, part)
+
+    sparse, sparse_score = by_validation(
+        lambda series: [sindy.fit(series, d, t) for d in DEGREES for t in THRESHOLDS]
+    )
+    whole, whole_score = by_validation(
+        lambda series: [
+            fit_trajectories(series, sindy.fit(series, d, START)) for d in WHOLE_DEGREES
+        ]
+    )
 
     def constant(value: Callable[[ndarray], ndarray]) -> Callable[[Data, Part], float]:
         def result(data: Data, part: Part) -> float:
@@ -217,14 +220,14 @@ def task(
             "gru": Learnt("GRU, multiple shooting", "baseline", shot(False, recur), scored(recur)),
             "sparse": Trivial(
                 "sparse regression (SINDy)",
-                regression,
-                lambda data: int((sparse(data.train, data.validation).coefficients != 0).sum()),
+                sparse_score,
+                lambda data: int((sparse(data).coefficients != 0).sum()),
                 "baseline",
             ),
             "polynomial": Trivial(
                 "polynomial field, fitted to trajectories",
-                trajectories,
-                lambda data: whole(data.train, data.validation).coefficients.size
+                whole_score,
+                lambda data: whole(data).coefficients.size
                 + len(data.train.series) * data.train.windows.starts.shape[1],
                 "baseline",
             ),

@@ -128,21 +128,18 @@ def plot(found: Mapping[str, Any], path: Path) -> None:
     parts = found["parts"]
     figure = Figure(figsize=(8, 0.5 * len(parts) + 1), dpi=110, layout="constrained")
     axes = figure.subplots()
-    for place, part in enumerate(parts):
-        arithmetic, memory = (1e3 * s for s in least_seconds(found, part))
-        bars = ((1e3 * part["seconds"], "lightgray"), (memory, ORANGE), (arithmetic, BLUE))
-        for offset, (length, color) in zip((-0.25, 0, 0.25), bars, strict=True):
-            axes.barh(place + offset, length, color=color, height=0.25)
-    axes.set_yticks(range(len(parts)), [part["part"] for part in parts], fontsize=8)
+    places = np.arange(len(parts))
+    arithmetic, memory = zip(*(least_seconds(found, part) for part in parts), strict=True)
+    for offset, color, seconds, name in (
+        (-0.25, "lightgray", [part["seconds"] for part in parts], "measured"),
+        (0, ORANGE, memory, "its bytes at the speed of a copy"),
+        (0.25, BLUE, arithmetic, "its arithmetic at the speed of a matrix product"),
+    ):
+        axes.barh(places + offset, 1e3 * np.array(seconds), 0.25, color=color, label=name)
+    axes.set_yticks(places, [part["part"] for part in parts], fontsize=8)
     axes.invert_yaxis()
     axes.set_xscale("log")
     axes.set_xlabel("milliseconds")
-    for color, name in (
-        ("lightgray", "measured"),
-        (ORANGE, "its bytes at the speed of a copy"),
-        (BLUE, "its arithmetic at the speed of a matrix product"),
-    ):
-        axes.barh([0], [0], color=color, label=name)
     axes.legend(fontsize=8, frameon=False)
     bare(axes)
     save(path, figure)

@@ -21,6 +21,7 @@ from flax import nnx
 from torch import Tensor
 
 from crosscheck import weights
+from experiments.speed.counted import CountedField
 from jax_node.adjoint import Backward
 from jax_node.mlp import MLP
 from jax_node.solve import solve
@@ -83,28 +84,20 @@ def _jax(framework: str, method: str, gradient: bool) -> Callable[[], dict[str, 
     return call
 
 
-class _Field(torch.nn.Module):
-    """The network as torchdiffeq wants it, with counts; only the network is compiled."""
+class _Field(CountedField):
+    """The network as torchdiffeq wants it; only the network is compiled."""
 
     def __init__(self, *, compiled: bool) -> None:
         super().__init__()
         self.network = torch_mlp.MLP(SIZES, activation=torch.nn.functional.softplus)
         weights.into_torch(self.network, weights.to_torch(weights.of_jax(_network())))
-        self.nfe = self.accepted = self.rejected = 0
         if compiled:
             # torchdiffeq's adjoint differentiates with retain_graph.
             torch._functorch.config.donated_buffer = False
             self.network.compile()
 
-    def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        self.nfe += 1
+    def derivative(self, y: Tensor) -> Tensor:
         return torch.tanh(self.network(y))
-
-    def callback_accept_step(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
-        self.accepted += 1
-
-    def callback_reject_step(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
-        self.rejected += 1
 
 
 def _torchdiffeq(framework: str, method: str, gradient: bool) -> Callable[[], dict[str, float]]:
@@ -116,7 +109,7 @@ def _torchdiffeq(framework: str, method: str, gradient: bool) -> Callable[[], di
     odeint = torchdiffeq.odeint_adjoint if method == "adjoint" else torchdiffeq.odeint
 
     def call() -> dict[str, float]:
-        field.nfe = field.accepted = field.rejected = 0
+        field.start_counting()
         with torch.set_grad_enabled(gradient):
             y0 = torch.tensor(_y0(), requires_grad=gradient)
             ys = odeint(

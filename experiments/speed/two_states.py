@@ -16,6 +16,7 @@ import torch
 import torchdiffeq
 from scipy.integrate import RK45, solve_ivp
 
+from experiments.speed.counted import CountedField
 from jax_node.solve import solve
 
 SIDES = ("jax", "torch", "scipy")
@@ -54,20 +55,9 @@ def _jax() -> Callable[[], dict[str, float]]:
 
 
 def _torchdiffeq() -> Callable[[], dict[str, float]]:
-    class Field(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.nfe = self.accepted = self.rejected = 0
-
-        def forward(self, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-            self.nfe += 1
+    class Field(CountedField):
+        def derivative(self, y: torch.Tensor) -> torch.Tensor:
             return torch.stack([1.5 * y[0] - y[0] * y[1], y[0] * y[1] - 3 * y[1]])
-
-        def callback_accept_step(self, t, y, dt) -> None:
-            self.accepted += 1
-
-        def callback_reject_step(self, t, y, dt) -> None:
-            self.rejected += 1
 
     ts = torch.tensor([0.0, T1], dtype=torch.float64)
     # It lands on the last time instead of stepping past it, as diffrax and scipy do.
