@@ -1,9 +1,10 @@
 """Dynamics from noisy trajectories: a field and a GRU in training, and two kinds of polynomials.
 
-Field and GRU are both trained by multiple shooting: windows of a few observations with starts that
-are learnt with them, each drawn to where the window before it ends. Polynomials are fitted to
-derivatives of splines (sparse regression), or to whole trajectories. Scores are of trajectories
-from new, exact initial states. What escapes or is NaN counts as `BOUND` deviations away.
+Field and GRU are both trained in two ways: by multiple shooting (windows of a few observations with
+starts that are learnt with them, each drawn to where the window before it ends) and on whole
+trajectories, whose starts are learnt too. Polynomials are fitted to derivatives of splines (sparse
+regression), or to whole trajectories. Scores are of trajectories from new, exact initial states.
+What escapes or is NaN counts as `BOUND` deviations away.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from scipy.stats import wasserstein_distance
 
 from experiments.paying.learners import learner
 from experiments.paying.polynomials import fit_trajectories
-from experiments.paying.protocol import Data, Learnt, Part, Task, Trivial
+from experiments.paying.protocol import Data, Kind, Learnt, Part, Task, Trivial
 from experiments.series.series import Series
 from experiments.trajectories import shooting, sindy
 from experiments.trajectories.systems import SYSTEMS, sample
@@ -57,6 +58,7 @@ class Held:
     truth: Float[ndarray, "batch times dim"]
 
 
+Moves = Callable[..., Any]  # a model and states to states at later times
 Score = Callable[[Held, ndarray], float]
 TrivialScore = Callable[[Data, Part], float]
 Fits = Callable[[list[Series]], list[sindy.Polynomial]]
@@ -95,7 +97,13 @@ def carry(model: Shot, y0: Any, ts: Any) -> Any:
     return jnp.moveaxis(jnp.where(solution.ok, solution.ys, jnp.nan), 0, 1)
 
 
-def loss(model: Shot, batch: Any, method: Callable[..., Any]) -> Any:
+def uncut(batch: Any) -> Any:
+    """Of a batch of windows, the trajectories that they were cut from: each is one window."""
+    found = {name: batch[f"all_{name}"] for name in ("times", "values", "mask")}
+    return found | {"next": np.arange(len(found["times"]))}
+
+
+def loss(model: Shot, batch: Any, method: Moves) -> Any:
     """Mean squared error of the observations, and of each window's end against the next start."""
     starts = model.starts[...]
     data, gap = shooting_losses(method(model, starts, batch["times"]), starts, batch)
@@ -164,7 +172,7 @@ def task(
         pace = data.train.windows.pace
         return {"rmse": rmse, "valid": invalid(pace), "climate": climate}[score]
 
-    def scored(method: Callable[..., Any]) -> Callable[[Any, Data, Part], float]:
+    def scored(method: Moves) -> Callable[[Any, Data, Part], float]:
         def result(trained: Any, data: Data, part: Part) -> float:
             held: Held = getattr(data, part)
             ts = np.tile(held.times, (len(held.truth), 1))
@@ -173,11 +181,14 @@ def task(
 
         return result
 
-    def shot(field: bool, method: Callable[..., Any]) -> Callable[[Data, int, int], Any]:
-        objective = functools.partial(loss, method=method)
-        return lambda data, size, seed: learner(
-            Shot(data.train.windows.starts, size, field, rngs=nnx.Rngs(seed)), objective
-        )
+    def learnt(title: str, kind: Kind, method: Moves, apply: Moves, cut: bool = True) -> Learnt:
+        def build(data: Data, size: int, seed: int) -> Any:
+            windows = data.train.windows
+            starts = windows.starts if cut else windows.batch["all_values"][:, 0]
+            model = Shot(starts, size, kind == "Neural ODE", rngs=nnx.Rngs(seed))
+            return learner(model, lambda model, b: loss(model, b if cut else uncut(b), method))
+
+        return Learnt(title, kind, build, scored(apply))
 
     def polynomial_score(one: sindy.Polynomial, data: Data, part: Part) -> float:
         held: Held = getattr(data, part)
@@ -214,10 +225,12 @@ def task(
     return Task(
         name, title, measure, margin, relative, 60.0, SEEDS, make(system, end),
         {
-            "field": Learnt(
-                "neural ODE, multiple shooting", "Neural ODE", shot(True, flow), scored(carry)
+            "field": learnt("neural ODE, multiple shooting", "Neural ODE", flow, carry),
+            "field-whole": learnt(
+                "neural ODE, whole trajectories", "Neural ODE", flow, carry, cut=False
             ),
-            "gru": Learnt("GRU, multiple shooting", "baseline", shot(False, recur), scored(recur)),
+            "gru": learnt("GRU, multiple shooting", "baseline", recur, recur),
+            "gru-whole": learnt("GRU, whole trajectories", "baseline", recur, recur, cut=False),
             "sparse": Trivial(
                 "sparse regression (SINDy)",
                 sparse_score,
@@ -245,6 +258,8 @@ TASKS = (
     task("lotka-volterra", "lotka-volterra", "Lotka-Volterra, noisy, irregular",
          "RMSE to twice the time learnt, deviations", 12.0, "rmse", 0.1, True),
     task("pendulum", "pendulum", "damped pendulum, noisy, irregular",
+         "RMSE to twice the time learnt, deviations", 12.0, "rmse", 0.1, True),
+    task("repressilator", "repressilator", "repressilator, noisy, irregular",
          "RMSE to twice the time learnt, deviations", 12.0, "rmse", 0.1, True),
     task("lorenz", "lorenz", "Lorenz, how long it is foreseen",
          "minus the valid time, Lyapunov times", 8.0, "valid", 0.5, False, "Lyapunov times"),

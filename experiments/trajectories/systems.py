@@ -96,6 +96,11 @@ SYSTEMS = {
         lambda y: _stack(y[..., 1], -4 * np.sin(y[..., 0]) - 0.2 * y[..., 1]),
         (0, 0), (1.8, 1.8), 6.0,
     ),
+    "repressilator": System(
+        "repressilator, three genes in a ring: x_i' = 10 / (1 + x_j^4) - x_i", ("x", "y", "z"),
+        lambda y: 10 / (1 + np.roll(y, 1, -1) ** 4) - y,
+        (3, 3, 3), (2, 2, 2), 6.0,
+    ),
     "lorenz": System(
         "Lorenz, sigma = 10, rho = 28, beta = 8/3", ("x", "y", "z"),
         lambda y: _stack(10 * (y[..., 1] - y[..., 0]),

@@ -24,7 +24,14 @@ class Data:
     """Which system, and how it is observed."""
 
     system: Literal[
-        "spiral", "nonlinear-spiral", "lotka-volterra", "pendulum", "lorenz", "lynx-hare", "csv"
+        "spiral",
+        "nonlinear-spiral",
+        "lotka-volterra",
+        "pendulum",
+        "repressilator",
+        "lorenz",
+        "lynx-hare",
+        "csv",
     ] = "lotka-volterra"
     """A system that is simulated, or a real series."""
     csv: Annotated[Path | None, flags.named("FILE", "none")] = None
