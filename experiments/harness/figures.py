@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 from PIL import Image
 
 from experiments.harness.files import write_atomic
@@ -44,6 +46,13 @@ def bare(axis: Axes) -> None:
     """Leave the frame's two sides without numbers out, and draw a faint grid."""
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(alpha=0.25, linewidth=0.6)
+
+
+def plain_log(axis: Axis, digits: tuple[int, ...] = (1, 2, 5)) -> None:
+    """Few and plain numbers on a logarithmic axis."""
+    axis.set_major_locator(LogLocator(subs=digits))
+    axis.set_major_formatter(lambda x, _: f"{x / 1000:g}k" if x >= 1000 else f"{x:g}")
+    axis.set_minor_locator(NullLocator())
 
 
 def _image(figure: Figure) -> Image.Image:

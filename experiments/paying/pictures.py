@@ -7,7 +7,7 @@ import math
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from experiments.harness.figures import BLUE, GREY, ORANGE, bare
+from experiments.harness.figures import BLUE, GREY, ORANGE, bare, plain_log
 from experiments.paying.record import Record
 from experiments.section3.intervals import interval
 
@@ -34,9 +34,11 @@ def scores(record: Record, budget: float) -> Figure:
         axis.plot([low, mean.high], [row, row], color=colour, lw=1.4)
     if wide:
         axis.set_xscale("log")
+        axis.set_xlim(left=least / 2)  # where a line that reaches 0 or below leaves the picture
+        plain_log(axis.xaxis)
     axis.set_yticks(range(len(order)), [methods[name].title for name in order])
     axis.set_xlabel(f"{record.task.measure}; the smaller the better")
-    axis.set_title(f"{record.task.title}: {budget:g} CPU seconds a training", fontsize=10)
+    figure.suptitle(f"{record.task.title}: {budget:g} CPU seconds a training", fontsize=10)
     bare(axis)
     keys = [Line2D([], [], color=c, marker="o", ms=4, label=kind) for kind, c in COLOURS.items()]
     figure.legend(handles=keys, loc="outside lower center", ncols=3, frameon=False, fontsize=9)

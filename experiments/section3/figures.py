@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import scipy.optimize
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
 from experiments.harness.figures import (
     BLUE,
@@ -25,6 +24,7 @@ from experiments.harness.figures import (
     RED,
     YELLOW,
     bare,
+    plain_log,
     save,
 )
 from experiments.section3 import grid
@@ -94,7 +94,7 @@ def curves(record: Record) -> Figure | None:
     ):
         ends = [_line(axis, record, name, key) for name in names]
         axis.set(title=label, xlabel="epoch", yscale="log")
-        _plain(axis.yaxis)
+        plain_log(axis.yaxis)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         label_ends(axis, ends, [(_title(name), COLORS[name]) for name in names])
     return figure
@@ -167,7 +167,7 @@ def depth(record: Record) -> Figure | None:
                               ha=side, fontsize=LABEL_POINTS, color=color)  # fmt: skip
         axis.set(title="Test error (%)", xlabel=label, xscale="log")
         axis.margins(x=0.15)
-        _plain(axis.xaxis)
+        plain_log(axis.xaxis)
     axes[0].text(0.98, 0.97, "orange: ResNet, by number of blocks", transform=axes[0].transAxes,
                  fontsize=7, color=COLORS["resnet6"], ha="right", va="top")  # fmt: skip
     return figure
@@ -193,7 +193,7 @@ def solvers(record: Record) -> Figure | None:
         axis.set(title=f"{SHORT[name]}, trained", xlabel="NFE of the solver tested with")
         axis.set(xscale="log", ylabel="change of the test error (points)")
         axis.axhline(0, color="#bbb", linewidth=0.8, zorder=0)
-        _plain(axis.xaxis)
+        plain_log(axis.xaxis)
     axes[0].legend(frameon=False, fontsize=8)
     return figure
 
@@ -230,13 +230,6 @@ def _figure(panels: int) -> tuple[Figure, list[Axes]]:
         bare(axis)
         axis.title.set_fontsize(10)
     return figure, axes
-
-
-def _plain(axis: Axis) -> None:
-    """Few and plain numbers on a logarithmic axis."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(lambda x, _: f"{x / 1000:g}k" if x >= 1000 else f"{x:g}")
-    axis.set_minor_locator(NullLocator())
 
 
 def _title(name: str) -> str:

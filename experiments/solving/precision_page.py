@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from experiments.harness.figures import (
     BLUE,
@@ -20,6 +19,7 @@ from experiments.harness.figures import (
     PURPLE,
     RED,
     bare,
+    plain_log,
     save,
 )
 from experiments.harness.markdown import table
@@ -181,7 +181,7 @@ def work_precision(found: dict, path: Path) -> None:
                         *zip(*points, strict=True), line, color=colour, ms=3, lw=1, label=method
                     )
         axis.set_title(name, fontsize=9)
-        _plain(axis)
+        plain_log(axis.xaxis, (1, 3))
         bare(axis)
     for axis in axes[-1]:
         axis.set_xlabel("evaluations of the vector field")
@@ -207,7 +207,7 @@ def ratio_figure(ratios: dict, path: Path) -> None:
     axis.axvline(1, color="black", lw=0.8)
     axis.axvline(TARGET, color="grey", lw=0.8, ls=":")
     axis.set_xscale("log")
-    _plain(axis)
+    plain_log(axis.xaxis, (1, 3))
     axis.set_yticks(range(len(others)), others)
     axis.invert_yaxis()
     axis.set_xlabel(
@@ -216,10 +216,3 @@ def ratio_figure(ratios: dict, path: Path) -> None:
     )
     bare(axis)
     save(path, figure)
-
-
-def _plain(axis: Any) -> None:
-    """Few and plain numbers on the logarithmic horizontal axis."""
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    axis.xaxis.set_minor_locator(NullLocator())
