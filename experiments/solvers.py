@@ -212,6 +212,7 @@ def stability(config: Any, console: Console) -> None:
     flags.counts(config, "steps", "batch_size", "every")
     flags.check_seed(config.seed)
     from experiments.images import sources
+    from experiments.solving import cases as ways
     from experiments.solving import stability as study
     from experiments.solving import stability_page
 
@@ -219,7 +220,7 @@ def stability(config: Any, console: Console) -> None:
     cells = Cells(config.out, settings)
     dataset = sources.load("mnist", "embedded")
     look = study.Look(dataset, config.batch_size)
-    cases = study.METHODS[:1] if config.smoke else (*study.METHODS, *study.VARIANTS, study.ADAM)
+    cases = ways.METHODS[:1] if config.smoke else (*ways.METHODS, *ways.VARIANTS, ways.ADAM)
     for number, case in enumerate(cases):
         trainer = study.Trainer(case, config.batch_size, look)
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import diffrax
 import jax
@@ -20,15 +20,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from experiments.images.dataset import Dataset
+from experiments.solving.cases import Case, batch_stream, failed, gradient, model
 from jax_node import models
 from jax_node.adams import Adams, AdamsController, ImplicitAdams, statistics
-from jax_node.adjoint import Backward
 from jax_node.gradient_check import gradient_error, lipschitz_constant
 from jax_node.learner import State, full_precision, updated
-from jax_node.solve import Solution, solve
+from jax_node.solve import solve
 from jax_node.step_size import FixedStep
 
 RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -38,46 +38,6 @@ MAX_STEPS = 64
 LAST = 20  # training steps over which the loss is averaged to judge a run
 TRAINED = 1.0  # a mean loss below this; guessing has log(10) = 2.3
 STEPS, ITERATIONS = (0.25, 0.1, 0.05), (4, 16)  # at which the corrector's convergence is counted
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """A way to train: model, solver in both directions, and optimiser (sgd unless `adam`)."""
-
-    name: str
-    solver: str
-    adjoint: str
-    step_size: float | None = None
-    momentum: float = 0.9
-    clip: float | None = None
-    adam: bool = False
-    final_relu: bool = True
-    downsampling: str = "conv"
-
-
-# torchdiffeq's implicit_adams without a step size takes one step over [0, 1], and since it has no
-# history yet, that is one step of its Runge-Kutta start-up: rk4 with step 1.
-ONE_STEP = Case("implicit Adams without step size (one rk4 step), adjoint", "rk4", "adjoint", 1.0)
-METHODS = (
-    ONE_STEP,
-    Case("the same, direct", "rk4", "direct", 1.0),
-    Case("dopri5 1e-3, adjoint", "dopri5", "adjoint"),
-    Case("dopri5 1e-3, direct", "dopri5", "direct"),
-    Case("implicit Adams, step 0.25, adjoint", "implicit_adams", "adjoint", 0.25),
-    Case("implicit Adams, step 0.1, adjoint", "implicit_adams", "adjoint", 0.1),
-    Case("adaptive Adams 1e-3, adjoint", "adams", "adjoint"),
-)
-# What else was changed about ONE_STEP, at the rates of its own search.
-VARIANTS = tuple(
-    dataclasses.replace(ONE_STEP, name=f"one rk4 step, adjoint; {name}", **changed)  # type: ignore[arg-type]
-    for name, changed in {
-        "no final ReLU": {"final_relu": False},
-        "residual downsampling": {"downsampling": "residual"},
-        "no momentum": {"momentum": 0.0},
-        "gradient clipped to norm 1": {"clip": 1.0},
-    }.items()
-)
-ADAM = dataclasses.replace(ONE_STEP, name="one rk4 step, adjoint; Adam, rate / 100", adam=True)
 
 
 class Trainer:
@@ -142,64 +102,6 @@ class Trainer:
             "loss": end,
             "trained": not failure and end is not None and end < TRAINED,
         }
-
-
-class Result(NamedTuple):
-    """What a gradient comes with."""
-
-    loss: Float[Array, ""]
-    solution: Solution
-    backward: Backward
-
-
-def model(case: Case, solver: Any, seed: int) -> models.ODENet:
-    """The network of a case."""
-    found = models.build(
-        "odenet",
-        solver=solver,
-        final_relu=case.final_relu,
-        downsampling=case.downsampling,
-        seed=seed,
-    )
-    assert isinstance(found, models.ODENet)
-    return found
-
-
-def gradient(
-    case: Case, solver: Any, weights: nnx.State, images: Array, labels: Array
-) -> tuple[Result, nnx.State]:
-    """Loss and gradient of a batch, the state solved for by `solver`."""
-    graph, _ = nnx.split(model(case, solver, 0), nnx.Param)
-
-    def loss_of(weights, backward):
-        output = nnx.merge(graph, weights)(images, backward)
-        losses = optax.softmax_cross_entropy_with_integer_labels(output.logits, labels)
-        return losses.mean(), output.solution
-
-    with full_precision():
-        (loss, solution), (slope, backward) = jax.value_and_grad(loss_of, (0, 1), has_aux=True)(
-            weights, Backward.zeros()
-        )
-    return Result(loss, solution, backward), slope
-
-
-def failed(result: Result, slope: nnx.State) -> str:
-    """Why a training step cannot be taken; empty if it can."""
-    if not bool(result.solution.ok):
-        return "forward solve failed"
-    if float(result.backward.failed) > 0:
-        return "backward solve failed"
-    if not math.isfinite(float(result.loss) + float(optax.tree.norm(slope, ord="inf"))):
-        return "gradient not finite"
-    return ""
-
-
-def batch_stream(dataset: Dataset, seed: int, batch_size: int) -> Iterator:
-    """Batches for ever, the same for every case."""
-    epoch = 0
-    while True:
-        yield from dataset.epoch_batches(seed, epoch, batch_size, False)
-        epoch += 1
 
 
 def search(run: Callable[[float], dict[str, Any]]) -> list[dict[str, Any]]:

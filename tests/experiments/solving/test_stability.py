@@ -9,7 +9,7 @@ import torch
 import torchdiffeq
 
 from experiments import solvers
-from experiments.solving import stability
+from experiments.solving import cases, stability
 from jax_node.solve import solve
 
 
@@ -37,7 +37,7 @@ def test_no_step_size_means_one_rk4_step():
         torch.tensor([0.0, 1.0], dtype=torch.float64),
         method="implicit_adams",
     )
-    case = stability.ONE_STEP
+    case = cases.ONE_STEP
     ours = solve(
         lambda t, y, args: jnp.sin(3 * y) * jnp.cos(t),
         jnp.asarray(y0),
