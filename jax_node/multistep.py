@@ -144,7 +144,8 @@ def pull_back(
     ages = jnp.arange(1, slots)
     dense = len(ts) > 2  # are there observations inside steps?
     needed = bool(solver.iterations) or dense
-    tables = jnp.asarray(_tables(solver, dense=dense), ts.dtype)
+    tables = jnp.asarray(_tables(solver), ts.dtype)
+    owing = len(tables) if needed else 1  # nothing is owed to a slope that only the end moves by
     nothing = jax.tree.map(jnp.zeros_like, y0)
     direction = jnp.sign(ts[-1] - ts[0])  # of the solver's time, in which derivatives are kept
 
@@ -158,7 +159,7 @@ def pull_back(
         count = jnp.where(made, kept.count[jnp.where(made, later, 0)], 0).astype(int)
         of_origin = [
             _weigh(weights[count, ages], ring, later % (slots - 1))
-            for weights, ring in zip(tables, owed, strict=True)
+            for weights, ring in zip(tables[:owing], owed, strict=True)
         ]
         count, earlier = kept.count[n].astype(int), jnp.maximum(n - ages, 0)
         # An explicit step is linear in its sums: their values make only the derivative by its size,
@@ -174,7 +175,7 @@ def pull_back(
             (y1, f0, ks), back = jax.vjp(step, start, end, start_y, past, params)
             (*inside, a, dks), seen = observe(start_y, y1, ks)
             *through, dpast, dp = back((a, _sum(of_origin), dks))
-            return (*add(inside, through), dp), seen, dpast
+            return (*add(inside, through), dp), seen, dpast[:owing]
 
         own = [of[count, 0] for of in tables]
         new = jnp.asarray(fixed_step_tables(slots)[-1], ts.dtype)[count]
@@ -192,22 +193,21 @@ def pull_back(
         return gradient, seen, (owed, latest)
 
     rings = jax.tree.map(lambda leaf: jnp.zeros((slots - 1, *leaf.shape), leaf.dtype), nothing)
-    memory = [rings] * len(tables), [nothing] * len(tables)
+    memory = [rings] * owing, [nothing] * owing
     gradient = go_back(
         pull_step, _interpolate(solver), step_ts, n_steps, ts, params, jump_ts, observed, memory
     )
     return gradient, jnp.where(n_steps == 0, 0, kept.nfe[n_steps - 1])
 
 
-def _tables(solver: FixedAdams, *, dense: bool) -> Float[np.ndarray, "sums rows slots"]:
+def _tables(solver: FixedAdams) -> Float[np.ndarray, "sums rows slots"]:
     """Weights of the sums, by how many derivatives are known and by age.
 
-    Those of the predictor; of the corrector, or of the derivative at the end of an explicit step
-    if its dense output is wanted. A step of the start-up takes nothing from the past.
+    Those of the predictor; of the corrector, or of the derivative at the end of an explicit step.
+    A step of the start-up takes nothing from the past.
     """
     explicit, implicit, ahead, _ = fixed_step_tables(solver.max_order - 1)
-    more = [implicit] if solver.iterations else [ahead] * dense
-    tables = np.stack([explicit, *more])
+    tables = np.stack([explicit, implicit if solver.iterations else ahead])
     tables[:, :STARTING_HISTORY] = 0
     return tables
 
@@ -239,7 +239,10 @@ def _adams(field, solver, own, new, iterations, t0, t1, y0, past, args):
 
     `own` are the weights of f_0 in the sums, whose rest is `past`; `new` that of the corrector's f.
     """
-    h = t1 - t0
+    moved = t1 - t0
+    h = jax.lax.stop_gradient(moved)  # as in `adams/fixed.py`: where the end moves, y1 does by f1
+    end = t0 + h
+    end += jax.lax.stop_gradient(t1 - end)
     f0 = field(t0, y0, args)
     with_f0 = [
         jax.tree.map(lambda f, sum_, w=w: w * f + sum_, f0, sums)
@@ -251,12 +254,12 @@ def _adams(field, solver, own, new, iterations, t0, t1, y0, past, args):
     for i in range(solver.iterations):
 
         def correct(d=d):
-            f = field(t1, jax.tree.map(jnp.add, y0, d), args)
+            f = field(end, jax.tree.map(jnp.add, y0, d), args)
             return jax.tree.map(lambda f, rest: h * (new * f + rest), f, with_f0[1]), f
 
         d, f1 = jax.lax.cond(i < iterations, correct, lambda d=d, f1=f1: (d, f1))
-    y1 = jax.tree.map(jnp.add, y0, d)
-    scaled = lambda f: jax.tree.map(lambda leaf: h * leaf, f)
+    y1 = jax.tree.map(lambda y, d, f: y + d + (moved - h) * f, y0, d, f1)
+    scaled = lambda f: jax.tree.map(lambda leaf: moved * leaf, f)
     return y1, f0, (scaled(f0), scaled(f1))
 
 

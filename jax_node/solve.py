@@ -136,7 +136,7 @@ def solve(
         y0: initial state, any PyTree of float32 and float64, which is the dtype of `ys` too. Whole
             numbers and Python's become floats of JAX's default dtype.
         ts: observation times, strictly increasing or decreasing, at least two. Times and states
-            are computed in the widest dtype of `ts` and `y0`.
+            are computed in the widest dtype of `ts` and `y0`, by `adjoint` of `args` too.
         args: parameters of the field, any PyTree. Floats are differentiated; whole numbers, keys
             and functions are passed on. What the field closes over is differentiated too.
         solver: a name in `SOLVERS`.
@@ -215,8 +215,10 @@ def solve(
     validate.options(solver, **given)
     method = Method(solver, validate.max_steps(max_steps), norm or rms)
     y0, ts = validate.state(y0), validate.times(ts)
-    dtype = max(ts.dtype, *(leaf.dtype for leaf in jax.tree.leaves(y0)), key=lambda d: d.itemsize)
     args, static = eqx.partition(jax.tree.map(validate.argument, args), eqx.is_array)
+    # Backwards the gradients of the parameters are part of the state.
+    beside = eqx.filter(args, eqx.is_inexact_array) if adjoint == "adjoint" else None
+    dtype = validate.widest(ts, y0, beside)
     program, closed_over, out = open_field(
         lambda t, y, args: field(t, y, eqx.combine(args, static)),
         (origin(field), tuple(jax.tree.leaves(static)), jax.tree.structure(static)),
@@ -230,11 +232,8 @@ def solve(
     params, rest = zip(
         eqx.partition(args, eqx.is_inexact_array), eqx.partition(closed_over, traced), strict=True
     )
-    if adjoint == "adjoint" and any(map(jnp.iscomplexobj, jax.tree.leaves(params))):
-        raise ValueError(
-            "`adjoint='adjoint'` solves for gradients beside a real state, and some of `args` is "
-            "complex: give its real and imaginary parts, or use `adjoint='direct'`"
-        )
+    if adjoint == "adjoint":
+        validate.beside_the_state(dtype, params)
     return _solve(
         program,
         method,

@@ -159,6 +159,25 @@ def controls(
     return jax.lax.stop_gradient(jax.tree.map(lambda value: jnp.asarray(value, dtype), given))
 
 
+def widest(*trees: PyTree) -> Any:
+    """The dtype of most bytes among the leaves."""
+    return max((leaf.dtype for leaf in jax.tree.leaves(trees)), key=lambda dtype: dtype.itemsize)
+
+
+def beside_the_state(dtype: Any, params: PyTree) -> None:
+    """Refuse parameters whose gradients cannot be solved for beside a state in `dtype`."""
+    if any(map(jnp.iscomplexobj, jax.tree.leaves(params))):
+        raise ValueError(
+            "`adjoint='adjoint'` solves for gradients beside a real state, and some of `args` is "
+            "complex: give its real and imaginary parts, or use `adjoint='direct'`"
+        )
+    if (wide := widest(jnp.zeros((), dtype), params)) != dtype:
+        raise ValueError(
+            f"the field closes over {wide} values while `y0`, `ts` and `args` are {dtype}, and "
+            "`adjoint='adjoint'` solves for their gradients beside the state: give them in `args`"
+        )
+
+
 def output(y0: PyTree, out: PyTree) -> None:
     """Refuse a field whose value `out` is not shaped as the state."""
     of_state, found = (str(jax.tree.structure(tree)) for tree in (y0, out))

@@ -120,13 +120,15 @@ class _FixedAdams(AbstractSolver[FixedAdamsState]):
         """One step: Runge-Kutta in the start-up, then Adams."""
         t0, t1 = jnp.asarray(t0), jnp.asarray(t1)
         slots = self.max_order - 1
-        h = t1 - t0
+        moved = t1 - t0
         restart = jnp.asarray(made_jump)
         if not self.assume_equal_steps:
-            restart |= _differ(solver_state.step, h, t0, t1)
+            restart |= _differ(solver_state.step, moved, t0, t1)
         slot = jnp.mod(solver_state.slot + 1, slots)
         count = jnp.minimum(jnp.where(restart, 0, solver_state.count) + 1, slots)
         starting = count < STARTING_HISTORY
+        # The weights are of equal steps: where this one's end moves, the state does by its slope.
+        h = jnp.where(starting, moved, jax.lax.stop_gradient(moved))
         age = ring.ages(slot, slots)
         # Of each table, the weights of this order in the order of the ring; zero beyond `count`.
         *tables, implicit_new = fixed_step_tables(slots)
@@ -146,7 +148,9 @@ class _FixedAdams(AbstractSolver[FixedAdamsState]):
 
         def evaluate_and_go_on(trip: _Trip, i, rule: Rule) -> _Trip:
             y = jax.tree.map(jnp.add, y0, trip.increment)
-            f = evaluate(terms, jnp.minimum(t0 + rule.time * h, t1), y, args)
+            t = t0 + rule.time * h
+            t += jax.lax.stop_gradient(jnp.minimum(t, t1) - t)  # rounding may lead beyond
+            f = evaluate(terms, t, y, args)
             first = i == 0
             origin = jax.tree.map(lambda f, old: jnp.where(first, f, old), f, trip.origin)
 
@@ -196,7 +200,7 @@ class _FixedAdams(AbstractSolver[FixedAdamsState]):
             derivatives=ring.push(solver_state.derivatives, trip.origin, slot),
             slot=slot,
             count=count - failed,
-            step=jax.lax.stop_gradient(h),
+            step=jax.lax.stop_gradient(moved),
             nfe=trip.nfe,
             non_converged=solver_state.non_converged + failed,
         )
@@ -204,7 +208,8 @@ class _FixedAdams(AbstractSolver[FixedAdamsState]):
         if self.iterations == 0:
             beyond = combine(ahead, state.derivatives)
             f1 = jax.tree.map(lambda a, b: jnp.where(starting, a, b), f1, beyond)
-        k0, k1 = jax.tree.map(lambda f: h.astype(f.dtype) * f, (trip.origin, f1))
+        y1 = add_scaled(y1, moved - h, f1)
+        k0, k1 = jax.tree.map(lambda f: moved.astype(f.dtype) * f, (trip.origin, f1))
         return y1, None, dict(y0=y0, y1=y1, k0=k0, k1=k1), state, RESULTS.successful
 
 

@@ -285,3 +285,31 @@ def test_steps_whose_ends_rounding_moves_are_refused(solver, step_size):
     with pytest.raises(SolveError, match="above the spacing of floating point numbers"):
         solve(field, y0, ts, **how).check()
     solve(field, y0, ts.astype(jnp.float64), **how).check()
+
+
+@pytest.mark.parametrize("solver", ["dopri5", "adams", "implicit_adams"])
+def test_a_gradient_of_arguments_wider_than_the_state(solver):
+    """By the adjoint it is solved for beside the state, in the widest dtype."""
+    narrow = lambda *values: jnp.array(values, jnp.float32)
+
+    def end(rate, adjoint):
+        field = lambda t, y, rate: (-rate * y.astype(rate.dtype)).astype(y.dtype)
+        ys = solve(
+            field, narrow(1.0), narrow(0.0, 1.0), rate, solver=solver, adjoint=adjoint,
+            rtol=1e-6, atol=1e-6, **({"step_size": 0.02} if solver == "implicit_adams" else {}),
+        ).ys  # fmt: skip
+        assert ys.dtype == jnp.float32
+        return ys[-1, 0]
+
+    found = jax.grad(end)(jnp.array(1.5), "adjoint")
+    assert found.dtype == jnp.float64
+    # The state and what the field returns are rounded to float32, in some hundred evaluations.
+    assert found == pytest.approx(-np.exp(-1.5), abs=100 * float(np.finfo(np.float32).eps))
+
+    def closed_over(rate):
+        field = lambda t, y, _: (-rate * y.astype(rate.dtype)).astype(y.dtype)
+        ys = solve(field, narrow(1.0), narrow(0.0, 1.0), solver="dopri5", adjoint="adjoint").ys
+        return ys[-1, 0]
+
+    with pytest.raises(ValueError, match=r"closes over float64 values .* give them in `args`"):
+        jax.grad(closed_over)(jnp.array(1.5))
