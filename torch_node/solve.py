@@ -20,9 +20,9 @@ What torchdiffeq 0.2.5 does, and what is made of it here (more in methods.py):
   wrong sign in the backward solve of a decreasing ts. Here they are passed apart.
 - Adams coefficients assume equal steps: where intervals of ts are cut into different steps the
   order is lost, and `direct` gradients of more than two times (exact for the computed states) are
-  of low order. The first two steps are Runge-Kutta; then the order rises with the history, from 3 to 11
-  (explicit) or from 4 to 12 (implicit). Explicit Adams of order 11 is stable for h |df/dy| < 0.0034
-  only: on y' = -10 y in [0, 1] its error is 1e15 in 40 steps and 5e62 in 320.
+  of low order. The first two steps are Runge-Kutta; then the order rises with the history, from 3
+  to 11 (explicit) or from 4 to 12 (implicit). Explicit Adams of order 11 is stable for h |df/dy| <
+  0.0034 only: on y' = -10 y in [0, 1] its error is 1e15 in 40 steps and 5e62 in 320.
 - adaptive_heun takes the derivative at its Euler predictor for that at the new state, and so needs
   one evaluation a step, not two.
 """
