@@ -22,7 +22,7 @@ METHODS = {"euler": diffrax.Euler, "midpoint": diffrax.Midpoint, "rk4": RK4}
 def solve_at(
     field: Field,
     y0: Float[Array, " batch *state"],
-    ts: Float[Array, "batch times"],
+    ts: Float[Array, "#batch times"],
     args: PyTree = None,
     *,
     solver: str = "rk4",
@@ -33,7 +33,8 @@ def solve_at(
     Args:
         field: maps times `[batch]` and states to derivatives, sample by sample.
         y0: initial states.
-        ts: observation times; within a row never decreasing (or never increasing).
+        ts: observation times; within a row never decreasing (or never increasing). One row serves
+            all samples.
         args: parameters of the field.
         solver: a name in `METHODS`.
         substeps: equal steps between two observations.
@@ -41,11 +42,13 @@ def solve_at(
     Gradients are those of the computed states (discretise-then-optimise), in all arguments.
 
     Raises:
-        ValueError: the solver is not in `METHODS`, there is no substep, `y0` or `ts` are whole
-            numbers, or the field does not return the shape of the state.
+        ValueError: the solver is not in `METHODS`, `substeps` is no whole number from 1 on, `y0` or
+            `ts` are whole numbers, `ts` has not a row for each sample, or the field does not return
+            the shape of the state.
     """
-    if substeps < 1:
-        raise ValueError(f"`substeps` is {substeps}: give at least 1")
+    y0, ts = jnp.asarray(y0), jnp.asarray(ts)
+    if not isinstance(substeps, int) or substeps < 1:
+        raise ValueError(f"`substeps` is {substeps}: give a whole number, at least 1")
     if solver not in METHODS:
         raise ValueError(
             f"solver {solver!r} does not step from observation to observation: choose one of "
@@ -54,16 +57,22 @@ def solve_at(
     for name, array in (("y0", y0), ("ts", ts)):
         if not jnp.issubdtype(array.dtype, jnp.inexact):
             raise ValueError(f"`{name}` is {array.dtype}: give numbers with a floating point")
+    if ts.ndim != 2 or 0 in ts.shape or y0.ndim < 1 or len(ts) not in (1, len(y0)):
+        raise ValueError(
+            f"`ts` is {list(ts.shape)} for `y0` of {list(y0.shape)}: give times [batch, times] for "
+            "states [batch, ...]"
+        )
     method = METHODS[solver]()
     column = lambda t: t.reshape(t.shape + (1,) * (y0.ndim - 1))
 
-    clock = jnp.linspace(0, 1, substeps + 1, dtype=ts.dtype)
+    # Times may be wider than states, and stay so.
+    clock = jnp.linspace(0, 1, substeps + 1, dtype=jnp.finfo(y0.dtype).dtype)
 
     def interval(y, times):
         start, end = times
         gap = end - start
         # start + gap may be a rounding beyond the end, where the field need not be defined.
-        at = lambda s: jnp.where(s == 1, end, start + s * gap)
+        at = lambda s: jnp.where(s == 1, end, start + s.astype(gap.dtype) * gap)
 
         def scaled(s, y, args):
             dy = field(at(s), y, args)
@@ -72,7 +81,7 @@ def solve_at(
                     f"the field returns {list(dy.shape)} for a state of {list(y.shape)}: return "
                     "dy/dt with the shape of the state"
                 )
-            return column(gap) * dy
+            return column(gap).astype(clock.dtype) * dy
 
         def substep(y, s):
             y, _ = step(scaled, method, s[0], s[1], y, args, last_stage=False)

@@ -89,7 +89,9 @@ def solve_penalised(
         penalised, start, ts, args, backward=backward, norm=lambda state: rms(state.y)
     )
     found = {"kinetic": solution.ys.kinetic, "jacobian": solution.ys.jacobian}
-    means = {name: values[-1].mean() for name, values in found.items() if values is not None}
+    # Along the way, whichever direction it has: a loss must not be paid for moving.
+    way = jnp.sign(jnp.asarray(ts)[-1] - jnp.asarray(ts)[0]).astype(y0.dtype)
+    means = {name: way * values[-1].mean() for name, values in found.items() if values is not None}
     return solution._replace(ys=solution.ys.y), means
 
 

@@ -15,7 +15,7 @@ METHODS = ("euler", "midpoint", "rk4")
 def solve_at(
     field: Callable[[Tensor, Tensor], Tensor],
     y0: Float[Tensor, " batch *state"],
-    ts: Float[Tensor, "batch times"],
+    ts: Float[Tensor, "#batch times"],
     *,
     solver: str = "rk4",
     substeps: int = 1,
@@ -25,24 +25,31 @@ def solve_at(
     Args:
         field: maps times `[batch]` and states to derivatives, sample by sample.
         y0: initial states.
-        ts: observation times; within a row never decreasing (or never increasing).
+        ts: observation times; within a row never decreasing (or never increasing). One row serves
+            all samples.
         solver: a name in METHODS.
         substeps: equal steps between two observations.
 
     Gradients are those of the computed states (discretise-then-optimise), in all arguments.
-    Raises ValueError if the solver is not in METHODS, there is no step, y0 or ts are whole numbers,
-    or the field does not return the shape of the state.
+    Raises ValueError if the solver is not in METHODS, substeps is no whole number from 1 on, y0 or
+    ts are whole numbers, ts has not a row for each sample, or the field does not return the shape
+    of the state.
     """
     if solver not in METHODS:
         raise ValueError(
             f"`solver` {solver!r} does not step from observation to observation; choose one of "
             f"{', '.join(METHODS)}"
         )
-    if substeps < 1:
-        raise ValueError(f"`substeps` is {substeps}; at least 1 expected")
+    if not isinstance(substeps, int) or substeps < 1:
+        raise ValueError(f"`substeps` is {substeps}; a whole number, at least 1, expected")
     for name, tensor in (("y0", y0), ("ts", ts)):
         if not (tensor.is_floating_point() or tensor.is_complex()):
             raise ValueError(f"`{name}` is {tensor.dtype}; numbers with a floating point expected")
+    if ts.ndim != 2 or 0 in ts.shape or y0.ndim < 1 or len(ts) not in (1, len(y0)):
+        raise ValueError(
+            f"`ts` is {list(ts.shape)} for `y0` of {list(y0.shape)}; times [batch, times] for "
+            "states [batch, ...] expected"
+        )
     clock = torch.linspace(0, 1, substeps + 1, dtype=ts.dtype, device=ts.device)
     ys = [y0]
     for start, end in zip(ts[:, :-1].T, ts[:, 1:].T, strict=True):

@@ -94,7 +94,9 @@ def solve_penalised(
         params=tuple(field.parameters()),
         norm=lambda rows: rows[:, :size].pow(2).mean().sqrt(),
     )
-    means = {name: solution.ys[-1, :, size + i].mean() for i, name in enumerate(names)}
+    # Along the way, whichever direction it has: a loss must not be paid for moving.
+    way = torch.sign(ts[-1] - ts[0]).to(y0.dtype)
+    means = {name: way * solution.ys[-1, :, size + i].mean() for i, name in enumerate(names)}
     ys = solution.ys[..., :size].reshape(len(ts), *y0.shape)
     return dataclasses.replace(solution, ys=ys), means
 

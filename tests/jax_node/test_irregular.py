@@ -62,11 +62,30 @@ def test_a_solver_that_cannot_is_answered_with_the_list(times):
         solve_at(decay, jnp.ones((3, 2)), times, 1.3, solver="dopri5")
 
 
-def test_no_substep_is_refused():
-    with pytest.raises(ValueError, match="`substeps` is 0"):
-        solve_at(lambda t, y, _: y, jnp.ones((1, 1)), jnp.array([[0.0, 1.0]]), substeps=0)
+@pytest.fixture
+def _no_type_checks():
+    """What a user passes meets no jaxtyping."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
+@pytest.mark.parametrize("substeps", [0, 2.5])
+@pytest.mark.usefixtures("_no_type_checks")
+def test_what_is_no_number_of_substeps_is_refused(substeps):
+    with pytest.raises(ValueError, match=f"`substeps` is {substeps}"):
+        solve_at(lambda t, y, _: y, jnp.ones((1, 1)), jnp.array([[0.0, 1.0]]), substeps=substeps)
+
+
+def test_one_row_of_times_serves_all_and_times_may_be_wider_than_states():
+    y0 = jnp.array([[1.0], [2.0]], jnp.float32)
+    found = solve_at(lambda t, y, _: -y, y0, jnp.array([[0.0, 0.5]], jnp.float64), substeps=8)
+    assert found.dtype == jnp.float32
+    # rk4 with steps of a sixteenth: (1 / 16)^5 / 5! each, and float32's rounding
+    assert found[:, 1, 0] == pytest.approx(np.exp(-0.5) * np.array([1, 2]), rel=1e-6)
+
+
+@pytest.mark.usefixtures("_no_type_checks")
 @pytest.mark.parametrize(
     ("y0", "ts", "field", "message"),
     [
@@ -78,12 +97,11 @@ def test_no_substep_is_refused():
             lambda *_: jnp.ones((1, 1)),
             r"returns \[1, 1\] for .* \[1, 2",
         ),
+        ([[1.0, 2.0]], [0.0, 1.0], decay, r"`ts` is \[2\] for `y0` of \[1, 2\]"),
+        ([[1.0, 2.0]], [[0.0, 1.0]] * 2, decay, r"`ts` is \[2, 2\] for `y0` of \[1, 2\]"),
+        ([[1.0, 2.0]], [[]], decay, r"`ts` is \[1, 0\]"),
     ],
 )
 def test_what_would_be_cut_or_spread_is_refused(y0, ts, field, message):
-    jaxtyping.config.update("jaxtyping_disable", True)  # what a user passes meets no jaxtyping
-    try:
-        with pytest.raises(ValueError, match=message):
-            solve_at(field, jnp.array(y0), jnp.array(ts), 1.0, substeps=2)
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
+    with pytest.raises(ValueError, match=message):
+        solve_at(field, jnp.array(y0), jnp.array(ts), 1.0, substeps=2)

@@ -50,6 +50,15 @@ def test_both_are_the_integrals():
     )
 
 
+def test_backwards_in_time_the_same_way_costs_the_same():
+    """From the end to the start: not minus the penalty, which a loss would reward."""
+    solver = functools.partial(solve, solver="dopri5", rtol=1e-10, atol=1e-10, max_steps=512)
+    there, found = solve_penalised(solver, field, Y0, TS, MATRIX, probe=PROBE)
+    _, back = solve_penalised(solver, field, there.ys[-1], TS[::-1], MATRIX, probe=PROBE)
+    for name, value in found.items():  # tolerance as above
+        np.testing.assert_allclose(back[name], value, rtol=1e-7)
+
+
 def test_the_mean_over_all_probes_is_the_frobenius_norm():
     signs = jnp.array(list(itertools.product([-1.0, 1.0], repeat=3)))
     y0 = jnp.broadcast_to(Y0[:, :, :1], (1, 1, 8, 3))

@@ -415,6 +415,9 @@ def test_samples_at_their_own_times_are_refused_what_solve_refuses():
         ([[1.0, 2.0]], [[0, 1]], DECAY, "`ts` is torch.int64"),
         ([[1, 2]], [[0.0, 1.0]], DECAY, "`y0` is torch.int64"),
         ([[1.0, 2.0]], [[0.0, 1.0]], lambda t, y: y[:, :1], r"shape \(1, 1\) for .* \(1, 2\)"),
+        ([[1.0, 2.0]], [0.0, 1.0], DECAY, r"`ts` is \[2\] for `y0` of \[1, 2\]"),
+        ([[1.0, 2.0]], [[0.0, 1.0]] * 2, DECAY, r"`ts` is \[2, 2\] for `y0` of \[1, 2\]"),
+        ([[1.0, 2.0]], [[]], DECAY, r"`ts` is \[1, 0\]"),
     ],
 )
 def test_samples_whose_numbers_would_be_cut_or_spread_are_refused(y0, ts, field, message):
