@@ -1,17 +1,24 @@
 """A polynomial field fitted to trajectories: the rival that is told the form.
 
 Sparse regression differentiates noisy splines, and what it loses there is not the polynomial's
-fault. Here coefficients and starts of a polynomial are fitted to the observations themselves, by
-least squares over whole trajectories (rk4), from what regression found on.
+fault. Here coefficients are fitted to the observations themselves, by least squares over pieces of
+the trajectories (rk4), whose starts are fitted too: short pieces first, then of twice the length,
+up to whole trajectories, each fit beginning where the one before ended, and higher degrees where
+the lower one's short pieces ended. Fitted to whole trajectories at once, chaos (Lorenz) and fields
+that escape end in local minima.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+from scipy import sparse
 from scipy.optimize import least_squares
 
 from experiments.series.series import Series
@@ -19,37 +26,126 @@ from experiments.trajectories.sindy import Polynomial, products
 from jax_node.irregular import solve_at
 
 SUBSTEPS = 3  # of rk4 between two observations
+SHORTEST = 5  # intervals of the first pieces
+EVALUATIONS = 10  # of the residuals in one fit; the next goes on from it
+ESCAPED = 1e6  # residual of what is not finite
 
 
-def fit_trajectories(series: Sequence[Series], start: Polynomial) -> Polynomial:
-    """The polynomial of `start`'s degree whose trajectories are nearest to the observations.
+def fits(
+    series: Sequence[Series], start: Polynomial, degrees: Sequence[int]
+) -> Iterator[Polynomial]:
+    """The fits of every degree and length of pieces, from which validation may choose.
 
-    All coefficients are free, and so is where each series starts. Every series has as many
-    observations as the others; those that are NaN do not count. Returns `start` if its own
-    trajectories are not finite.
+    Every series has as many observations as the others, at least two; values that are NaN do not
+    count. `degrees` rise, from that of `start` on. A fit whose first guess is not finite gives that
+    guess.
     """
     times, values = (np.stack([getattr(s, name) for s in series]) for name in ("times", "values"))
-    first = np.stack([one.filled()[0] for one in series])
-    terms = products(values.shape[2], start.degree)
-    known, shape = ~np.isnan(values), start.coefficients.shape
+    states = np.stack([one.filled() for one in series])
+    for degree in degrees:
+        more = len(products(values.shape[2], degree)) - len(start.coefficients)
+        field = start = Polynomial(degree, np.pad(start.coefficients, ((0, more), (0, 0))))
+        fitted = states
+        for number, at in enumerate(pieces(times.shape[1])):
+            field, fitted = fit(times, values, fitted, field, at)
+            if number == 0:
+                start, states = field, fitted
+            yield field
 
-    def residuals(flat):
-        y0 = flat[: first.size].reshape(first.shape)
-        coefficients = flat[first.size :].reshape(shape)
-        field = lambda t, y, c: jnp.stack([y[:, at].prod(1) for at in terms], axis=1) @ c
-        found = solve_at(field, y0, jnp.asarray(times), coefficients, substeps=SUBSTEPS)
-        return jnp.where(known, found - np.nan_to_num(values), 0.0).ravel()
+
+def pieces(observations: int) -> Iterator[Int[ndarray, "pieces length"]]:
+    """Which observations each piece has, for every length; the last piece may overlap."""
+    length, whole = SHORTEST, observations - 1
+    while True:
+        length = min(length, whole)
+        ends = np.minimum(np.arange(length, whole + length, length), whole)
+        yield ends[:, None] + np.arange(-length, 1)
+        if length == whole:
+            return
+        length *= 2
+
+
+def fit(
+    times: Float[ndarray, "series times"],
+    values: Float[ndarray, "series times dim"],
+    states: Float[ndarray, "series times dim"],
+    start: Polynomial,
+    at: Int[ndarray, "pieces length"],
+) -> tuple[Polynomial, Float[ndarray, "series times dim"]]:
+    """The polynomial nearest to the pieces `at` of all series, and its states at all times.
+
+    It begins from `start`, and each piece from what `states` has at its first time.
+    """
+    dim, shape = values.shape[2], start.coefficients.shape
+    ts, seen = times[:, at].reshape(-1, at.shape[1]), values[:, at].reshape(-1, at.shape[1], dim)
+    count, known, seen = len(ts), ~np.isnan(seen), np.nan_to_num(seen)
+    split = lambda flat: (flat[: count * dim].reshape(count, dim), flat[count * dim :])
+    field, sensitive = fields(dim, start.degree)
 
     with jax.enable_x64(True):
-        function, jacobian = jax.jit(residuals), jax.jit(jax.jacfwd(residuals))
-        guess = np.concatenate([first.ravel(), start.coefficients.ravel()])
-        if not np.isfinite(function(guess)).all():
-            return start
-        found = least_squares(
-            lambda flat: np.asarray(function(flat)),
-            guess,
-            lambda flat: np.asarray(jacobian(flat)),
-            x_scale="jac",
-            max_nfev=50,
-        )
-    return Polynomial(start.degree, found.x[first.size :].reshape(shape))
+        clock = jnp.asarray(ts)
+
+        @jax.jit
+        def solve(flat):
+            y0, coefficients = split(flat)
+            return solve_at(field, y0, clock, coefficients.reshape(shape), substeps=SUBSTEPS)
+
+        @jax.jit
+        def slopes(flat):
+            y0, coefficients = split(flat)
+            own = jnp.broadcast_to(jnp.eye(dim), (count, dim, dim))
+            rest = jnp.zeros((count, dim, coefficients.size))
+            y0 = jnp.concatenate([y0[..., None], own, rest], axis=2)
+            return solve_at(sensitive, y0, clock, coefficients.reshape(shape), substeps=SUBSTEPS)
+
+        def residuals(flat):
+            found = np.where(known, solve(flat) - seen, 0.0).ravel()
+            return np.clip(np.nan_to_num(found, nan=ESCAPED), -ESCAPED, ESCAPED)
+
+        def jacobian(flat):
+            found = np.where(known[..., None], slopes(flat), 0.0)[..., 1:]
+            rows = np.nan_to_num(found.reshape(count, -1, found.shape[3]))
+            own = sparse.block_diag(list(rows[..., :dim]))
+            rest = rows[..., dim:].reshape(-1, start.coefficients.size)
+            return sparse.hstack([own, sparse.csr_matrix(rest)]).tocsr()
+
+        guess = np.concatenate([states[:, at[:, 0]].ravel(), start.coefficients.ravel()])
+        if not np.isfinite(solve(guess)).all():
+            return start, states
+        flat = least_squares(
+            residuals, guess, jacobian, x_scale="jac", tr_solver="lsmr", max_nfev=EVALUATIONS
+        ).x
+        fitted = np.zeros_like(states)
+        fitted[:, at] = np.asarray(solve(flat)).reshape(len(times), *at.shape, dim)
+    return Polynomial(start.degree, flat[count * dim :].reshape(shape)), fitted
+
+
+Field = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+def fields(dim: int, degree: int) -> tuple[Field, Field]:
+    """The polynomial field, and the same with the sensitivities of its states beside them.
+
+    The second's state is `[batch, dim, 1 + dim + coefficients]`: states, their derivatives by the
+    initial states, and by the coefficients (the variational equation). Steps of rk4 give the exact
+    derivatives of steps of rk4.
+    """
+    terms = products(dim, degree)
+
+    def monomials(y):
+        one = jnp.ones_like(y[:, 0])
+        return jnp.stack([math.prod((y[:, i] for i in at), start=one) for at in terms], axis=1)
+
+    def field(t, y, coefficients):
+        return monomials(y) @ coefficients
+
+    def sensitive(t, state, coefficients):
+        y, by = state[..., 0], state[..., 1:]
+        along = lambda e: jax.jvp(lambda y: field(t, y, coefficients), (y,), (0 * y + e,))[1]
+        turned = jnp.stack([along(e) for e in jnp.eye(dim)], axis=2) @ by
+        known = monomials(y)
+        forced = jnp.einsum("bk,ij->bikj", known, jnp.eye(dim)).reshape(len(y), dim, -1)
+        dy = (known @ coefficients)[..., None]
+        return jnp.concatenate([dy, turned.at[..., dim:].add(forced)], axis=2)
+
+    return field, sensitive

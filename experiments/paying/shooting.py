@@ -3,8 +3,8 @@
 Field and GRU are both trained in two ways: by multiple shooting (windows of a few observations with
 starts that are learnt with them, each drawn to where the window before it ends) and on whole
 trajectories, whose starts are learnt too. Polynomials are fitted to derivatives of splines (sparse
-regression), or to whole trajectories. Scores are of trajectories from new, exact initial states.
-What escapes or is NaN counts as `BOUND` deviations away.
+regression), or to pieces of trajectories. Scores are of trajectories from new, exact initial
+states. What escapes or is NaN counts as `BOUND` deviations away.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from numpy import ndarray
 from scipy.stats import wasserstein_distance
 
 from experiments.paying.learners import learner
-from experiments.paying.polynomials import fit_trajectories
+from experiments.paying.polynomials import fits
 from experiments.paying.protocol import Data, Kind, Learnt, Part, Task, Trivial
 from experiments.series.series import Series
 from experiments.trajectories import shooting, sindy
@@ -33,7 +33,7 @@ from jax_node.mlp import MLP
 from jax_node.solve import solve
 
 TRAJECTORIES, NOISE, WINDOW = 32, 0.05, 5
-WHOLE_DEGREES, START = (2, 3, 5), 0.02  # of polynomials fitted to trajectories, and where from
+FIT_DEGREES, START = (2, 3, 5), 0.02  # of polynomials fitted to trajectories, and where from
 HELD_OUT, BOUND = 16, 10.0
 THRESHOLDS, DEGREES = (0.01, 0.02, 0.05, 0.1, 0.2), (2, 3)  # of sparse regression, by validation
 LYAPUNOV = 1 / 0.9056  # time in which neighbours on Lorenz's attractor part by e (Viswanath 1998)
@@ -194,13 +194,13 @@ def task(
         held: Held = getattr(data, part)
         return of(data)(held, bounded(one.solve(held.truth[:, 0], held.times)))
 
-    def by_validation(fits: Fits) -> tuple[Callable[[Data], sindy.Polynomial], TrivialScore]:
+    def by_validation(fitted: Fits) -> tuple[Callable[[Data], sindy.Polynomial], TrivialScore]:
         """The best of what is fitted to scaled series, once for a seed's data; and its score."""
 
         @functools.cache
         def best(train: Train, validation: Held) -> sindy.Polynomial:
             data = Data(train, validation, None, lambda step: {})
-            tried = fits(train.windows.scaled(train.series))
+            tried = fitted(train.windows.scaled(train.series))
             return min(tried, key=lambda one: polynomial_score(one, data, "validation"))
 
         of_data = lambda data: best(data.train, data.validation)
@@ -210,9 +210,7 @@ def task(
         lambda series: [sindy.fit(series, d, t) for d in DEGREES for t in THRESHOLDS]
     )
     whole, whole_score = by_validation(
-        lambda series: [
-            fit_trajectories(series, sindy.fit(series, d, START)) for d in WHOLE_DEGREES
-        ]
+        lambda series: list(fits(series, sindy.fit(series, FIT_DEGREES[0], START), FIT_DEGREES))
     )
 
     def constant(value: Callable[[ndarray], ndarray]) -> Callable[[Data, Part], float]:
@@ -240,8 +238,7 @@ def task(
             "polynomial": Trivial(
                 "polynomial field, fitted to trajectories",
                 whole_score,
-                lambda data: whole(data).coefficients.size
-                + len(data.train.series) * data.train.windows.starts.shape[1],
+                lambda data: whole(data).coefficients.size,
                 "baseline",
             ),
             "first": Trivial("first value", constant(lambda truth: truth[:, :1]), lambda data: 0),

@@ -1,13 +1,16 @@
 """Scores of dynamics by hand, sparse regression chosen by validation, and what is trained."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments.paying import shooting
-from experiments.paying.polynomials import fit_trajectories
+from experiments.paying.polynomials import fields, fits, pieces
 from experiments.paying.shooting import LYAPUNOV, Held
 from experiments.trajectories.sindy import Polynomial
 from experiments.trajectories.systems import SYSTEMS, sample
+from jax_node.irregular import solve_at
 
 
 def held(batch=2, count=5):
@@ -81,11 +84,35 @@ def test_a_polynomial_fitted_to_trajectories_finds_the_equation():
         SYSTEMS["lotka-volterra"], trajectories=4, observations=40, noise=0.0, missing=0.2,
         irregular=False, seed=0,
     )  # fmt: skip
-    exact = np.zeros((6, 2))  # of 1, x, y, x x, x y, y y
+    exact = np.zeros((10, 2))  # of 1, x, y, x x, x y, y y, and of degree 3
     exact[1, 0], exact[4, 0], exact[2, 1], exact[4, 1] = 1.5, -1, -3, 1
-    found = fit_trajectories(series, Polynomial(2, 1.1 * exact))
+    *_, quadratic, cubic = fits(series, Polynomial(2, 1.1 * exact[:6]), (2, 3))
     # three steps of rk4 in a gap of 6 / 39, at rates up to 4: (4 h)^4 = 2e-3, of which a 5! th part
-    assert found.coefficients == pytest.approx(exact, abs=1e-3)
+    for found in (quadratic, cubic):
+        assert found.coefficients == pytest.approx(exact[: len(found.coefficients)], abs=1e-3)
+
+
+def test_pieces_double_and_cover_all_observations():
+    found = list(pieces(14))
+    assert [at.shape for at in found] == [(3, 6), (2, 11), (1, 14)]
+    assert found[0].tolist() == [[*range(6)], [*range(5, 11)], [*range(8, 14)]]
+    assert [at.tolist() for at in pieces(3)] == [[[0, 1, 2]]]
+
+
+def test_sensitivities_are_the_derivatives_of_the_steps():
+    field, sensitive = fields(2, 3)
+    generator = np.random.default_rng(0)
+    y0, c = generator.normal(size=(1, 2)), 0.1 * generator.normal(size=(10, 2))
+    with jax.enable_x64(True):
+        ts = jnp.asarray([[0.0, 0.1, 0.4]])
+        y0, c = jnp.asarray(y0), jnp.asarray(c)
+        start = jnp.concatenate([y0[..., None], jnp.eye(2)[None], jnp.zeros((1, 2, 20))], 2)
+        found = solve_at(sensitive, start, ts, c)
+        states = lambda y0, c: solve_at(field, y0, ts, c)
+        by = jax.jacobian(states, (0, 1))(y0, c)
+        expected = [part.reshape(1, 3, 2, -1) for part in by]
+        np.testing.assert_allclose(found[..., 0], states(y0, c), rtol=1e-14)
+        np.testing.assert_allclose(found[..., 1:], np.concatenate(expected, 3), atol=1e-13)
 
 
 def test_a_polynomial_whose_own_trajectories_escape_is_left_as_it_is():
@@ -94,4 +121,5 @@ def test_a_polynomial_whose_own_trajectories_escape_is_left_as_it_is():
         seed=0,
     )  # fmt: skip
     wild = Polynomial(2, np.full((6, 2), 1e3))
-    assert fit_trajectories(series, wild) is wild
+    for found in fits(series, wild, (2,)):
+        np.testing.assert_array_equal(found.coefficients, wild.coefficients)
