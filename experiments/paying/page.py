@@ -7,6 +7,7 @@ from pathlib import Path
 
 from experiments.harness import figures, page_blocks
 from experiments.harness.markdown import table
+from experiments.latent.predictions import PAPER
 from experiments.paying import pictures, protocol
 from experiments.paying.protocol import Task, Verdict
 from experiments.paying.record import Record
@@ -17,9 +18,13 @@ ORDER = ("does not pay", "not decided", "pays", "unfinished", "not run")
 
 
 def write(page: Path) -> None:
-    """Fill the page's blocks: `summary`, and one for each task. Raises ValueError if one lacks."""
+    """Fill the page's blocks: `summary`, `table-2`, and one for each task.
+
+    Raises ValueError if one lacks.
+    """
     records = load(page.parent / "results")
     page_blocks.replace(page, "summary", summary(records))
+    page_blocks.replace(page, "table-2", table_2(records))
     for task in TASKS:
         page_blocks.replace(page, task.name, block(records.get(task.name), task))
     for record in records.values():
@@ -154,3 +159,24 @@ def best(record: Record, budget: float, kind: protocol.Kind) -> str:
     name = min(names, key=lambda n: mean(record.scores(n, budget)["validation"]))
     found = interval(record.scores(name, budget)["test"])
     return f"{shown(found)} ({record.task.methods[name].title})"
+
+
+def table_2(records: dict[str, Record]) -> str:
+    """The paper's table 2 beside the tasks on its spirals, each at the task's own budget."""
+    tasks = {n: task for n in PAPER for task in TASKS if task.name == f"spirals-{n}"}
+    done = {n: records[task.name] for n, task in tasks.items() if task.name in records}
+    here = lambda kind: [
+        best(done[n], task.seconds, kind) if n in done else "not run" for n, task in tasks.items()
+    ]
+    rows: list[list[str | float]] = [
+        ["latent ODE", *here("Neural ODE")],
+        ["paper, latent ODE", *(ode for _, ode in PAPER.values())],
+        ["best of the others", *here("baseline")],
+        ["paper, RNN", *(rnn for rnn, _ in PAPER.values())],
+    ]
+    headers = ["RMSE at 100 times beyond", *(f"{n} of 100 observed" for n in tasks)]
+    first = tasks[min(tasks)]
+    return (
+        f"{table(headers, rows)}\nMeans of {len(first.seeds)} seeds, {first.seconds:g} CPU seconds "
+        "a training; of each kind the method of the least mean validation error.\n"
+    )
