@@ -27,6 +27,8 @@ def write(page: Path) -> None:
     page_blocks.replace(page, "table-2", table_2(records))
     for task in TASKS:
         page_blocks.replace(page, task.name, block(records.get(task.name), task))
+    chosen = [(record, record.task.seconds) for record in records.values()]
+    figures.save(page.parent / "pictures" / "where_it_pays-gains.png", pictures.gains(chosen))
     for record in records.values():
         for budget in record.budgets():
             figures.save(

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from experiments.harness.figures import BLUE, GREY, ORANGE, bare, plain_log
+from experiments.paying.protocol import Task, Verdict
 from experiments.paying.record import Record
 from experiments.section3.intervals import interval
 
+VERDICTS = {"does not pay": ORANGE, "not decided": GREY, "pays": BLUE}
 COLOURS = {"Neural ODE": BLUE, "baseline": ORANGE, "trivial": GREY}
 
 
@@ -42,4 +46,38 @@ def scores(record: Record, budget: float) -> Figure:
     bare(axis)
     keys = [Line2D([], [], color=c, marker="o", ms=4, label=kind) for kind, c in COLOURS.items()]
     figure.legend(handles=keys, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return figure
+
+
+def gains(records: Sequence[tuple[Record, float]]) -> Figure:
+    """The gain of the Neural ODE with its interval: a row a task, a panel a unit, by verdict.
+
+    Relative gains are drawn as the rival's error divided by the Neural ODE's, on a log axis.
+    """
+    panels: dict[tuple[bool, str], list[tuple[Task, Verdict]]] = {}
+    for record, budget in records:
+        if verdict := record.verdict(budget):
+            task = record.task
+            panels.setdefault((task.relative, task.unit), []).append((task, verdict))
+    heights = [1 + len(rows) for rows in panels.values()]
+    figure = Figure(figsize=(8, 1 + 0.33 * sum(heights)), dpi=110, layout="constrained")
+    axes = figure.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0]
+    for axis, ((relative, unit), rows) in zip(axes, panels.items(), strict=True):
+        rows.sort(key=lambda pair: pair[1].gain.mean)
+        shown = np.exp if relative else np.asarray
+        for at, (_, verdict) in enumerate(rows):
+            colour, gain = VERDICTS[verdict.words], verdict.gain
+            axis.plot(shown([gain.low, gain.high]), [at, at], color=colour, lw=2)
+            axis.plot(shown([gain.mean]), [at], "o", color=colour)
+        axis.set_yticks(range(len(rows)), [task.title for task, _ in rows])
+        axis.set_ylim(-0.6, len(rows) - 0.4)
+        axis.axvline(1 if relative else 0, color=GREY, lw=1, zorder=0)
+        if relative:
+            axis.set_xscale("log")
+            plain_log(axis.xaxis)
+        ratio = "error of the best rival / error of the Neural ODE (above 1 it is the better)"
+        axis.set_xlabel(ratio if relative else f"better than the best rival by, {unit}")
+        bare(axis)
+    keys = [Line2D([], [], color=c, marker="o", label=words) for words, c in VERDICTS.items()]
+    figure.legend(handles=keys, loc="outside upper center", ncols=3, frameon=False)
     return figure
