@@ -2,10 +2,10 @@
 
 Sparse regression differentiates noisy splines, and what it loses there is not the polynomial's
 fault. Here coefficients are fitted to the observations themselves, by least squares over pieces of
-the trajectories (rk4), whose starts are fitted too: short pieces first, then of twice the length,
-up to whole trajectories, each fit beginning where the one before ended, and higher degrees where
-the lower one's short pieces ended. Fitted to whole trajectories at once, chaos (Lorenz) and fields
-that escape end in local minima.
+the trajectories (rk4), whose starts are fitted too: short pieces first, from a field that is 0,
+then of twice the length, up to whole trajectories, each fit beginning where the one before ended,
+and higher degrees where the lower one's short pieces ended. Fitted to whole trajectories at once,
+chaos (Lorenz) and fields that escape end in local minima.
 """
 
 from __future__ import annotations
@@ -28,20 +28,18 @@ from jax_node.irregular import solve_at
 SUBSTEPS = 3  # of rk4 between two observations
 SHORTEST = 5  # intervals of the first pieces
 EVALUATIONS = 10  # of the residuals in one fit; the next goes on from it
-ESCAPED = 1e6  # residual of what is not finite
+ESCAPED = 100.0  # states and residuals: no farther from what is scaled to deviations of 1
 
 
-def fits(
-    series: Sequence[Series], start: Polynomial, degrees: Sequence[int]
-) -> Iterator[Polynomial]:
+def fits(series: Sequence[Series], degrees: Sequence[int]) -> Iterator[Polynomial]:
     """The fits of every degree and length of pieces, from which validation may choose.
 
     Every series has as many observations as the others, at least two; values that are NaN do not
-    count. `degrees` rise, from that of `start` on. A fit whose first guess is not finite gives that
-    guess.
+    count, and values are scaled to deviations of about 1. `degrees` rise.
     """
     times, values = (np.stack([getattr(s, name) for s in series]) for name in ("times", "values"))
     states = np.stack([one.filled() for one in series])
+    start = Polynomial(0, np.zeros((1, values.shape[2])))
     for degree in degrees:
         more = len(products(values.shape[2], degree)) - len(start.coefficients)
         field = start = Polynomial(degree, np.pad(start.coefficients, ((0, more), (0, 0))))
@@ -74,7 +72,8 @@ def fit(
 ) -> tuple[Polynomial, Float[ndarray, "series times dim"]]:
     """The polynomial nearest to the pieces `at` of all series, and its states at all times.
 
-    It begins from `start`, and each piece from what `states` has at its first time.
+    It begins from `start`, or from 0 if that escapes, and each piece from what `states` has at its
+    first time.
     """
     dim, shape = values.shape[2], start.coefficients.shape
     ts, seen = times[:, at].reshape(-1, at.shape[1]), values[:, at].reshape(-1, at.shape[1], dim)
@@ -110,8 +109,8 @@ def fit(
             return sparse.hstack([own, sparse.csr_matrix(rest)]).tocsr()
 
         guess = np.concatenate([states[:, at[:, 0]].ravel(), start.coefficients.ravel()])
-        if not np.isfinite(solve(guess)).all():
-            return start, states
+        if not (np.abs(solve(guess)) < ESCAPED).all():  # or NaN
+            guess[count * dim :] = 0
         flat = least_squares(
             residuals, guess, jacobian, x_scale="jac", tr_solver="lsmr", max_nfev=EVALUATIONS
         ).x

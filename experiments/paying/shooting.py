@@ -33,7 +33,7 @@ from jax_node.mlp import MLP
 from jax_node.solve import solve
 
 TRAJECTORIES, NOISE, WINDOW = 32, 0.05, 5
-FIT_DEGREES, START = (2, 3, 5), 0.02  # of polynomials fitted to trajectories, and where from
+FIT_DEGREES = (2, 3, 5)  # of polynomials fitted to trajectories
 HELD_OUT, BOUND = 16, 10.0
 THRESHOLDS, DEGREES = (0.01, 0.02, 0.05, 0.1, 0.2), (2, 3)  # of sparse regression, by validation
 LYAPUNOV = 1 / 0.9056  # time in which neighbours on Lorenz's attractor part by e (Viswanath 1998)
@@ -209,9 +209,7 @@ def task(
     sparse, sparse_score = by_validation(
         lambda series: [sindy.fit(series, d, t) for d in DEGREES for t in THRESHOLDS]
     )
-    whole, whole_score = by_validation(
-        lambda series: list(fits(series, sindy.fit(series, FIT_DEGREES[0], START), FIT_DEGREES))
-    )
+    whole, whole_score = by_validation(lambda series: list(fits(series, FIT_DEGREES)))
 
     def constant(value: Callable[[ndarray], ndarray]) -> Callable[[Data, Part], float]:
         def result(data: Data, part: Part) -> float:
