@@ -58,7 +58,7 @@ from torch_node.times import (
 from torch_node.validate import ADJOINTS as ADJOINTS
 from torch_node.validate import FIXED_STEP as FIXED_STEP
 from torch_node.validate import SOLVERS as SOLVERS
-from torch_node.validate import Given, as_state, check, check_limits, trainable
+from torch_node.validate import Given, as_state, check, check_limits, checked_norm, trainable
 from torch_node.watch import Field, Pass, Watched, counting_nonconvergence
 from torch_node.watch import SolveError as SolveError
 
@@ -284,7 +284,7 @@ def _options(
     if max_step is not None:
         options["max_step"] = max_step
     if norm is not None:
-        options["norm"] = norm  # torchdiffeq takes it from there for its adjoint
+        options["norm"] = checked_norm(norm)  # torchdiffeq takes it from there for its adjoint
     return options
 
 

@@ -123,6 +123,22 @@ def test_arrays_of_any_layout_are_times_and_states(ts):
         torch.testing.assert_close(found, exact * numbers(1, 0), rtol=1e-5, atol=1e-9)
 
 
+@pytest.mark.parametrize("adjoint", ["direct", "adjoint"])
+@pytest.mark.parametrize(
+    "norm",
+    [
+        lambda y: -y.abs().max(),  # of the adjoint no error was ever too large
+        lambda y: y.abs(),
+        lambda y: float(y.abs().max()),
+        lambda y: None,
+        lambda y: y.abs().max() + 0j,
+    ],
+)
+def test_a_norm_that_is_no_size_is_refused(norm, adjoint):
+    with pytest.raises(ValueError, match="`norm` returned .* one number >= 0 expected"):
+        solve(DECAY, numbers(1, 2), numbers(0, 1), **options("dopri5", adjoint, norm=norm))
+
+
 def test_times_a_rounding_of_rounding_apart():
     assert solve(DECAY, numbers(1), numbers(0, 1e-300), **options("dopri5")).ys[-1].item() == 1
 
