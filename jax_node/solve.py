@@ -24,7 +24,8 @@ from jax_node.derivatives import (
 from jax_node.failures import Cause, SolveError, failure
 from jax_node.integrate import ADAPTIVE, FIXED, Loops, Method, Norm, open_norm
 from jax_node.integrate import rms as rms
-from jax_node.reverse_only import reverse_only
+from jax_node.multistep import TIMES_ONCE
+from jax_node.reverse_only import differentiated_once, reverse_only
 
 FIXED_STEP = tuple(FIXED)
 SOLVERS = (*ADAPTIVE, *FIXED)
@@ -160,10 +161,11 @@ def solve(
     - `checkpoint`: reverse mode through the steps by diffrax's recursive checkpointing, which keeps
       about `sqrt(2 max_steps)` states. Once.
     - `direct`: the same gradient, keeping the state at every step (with fixed-step Adams its
-      derivative too), room for `max_steps` of them. Again in either mode, at a cost that grows with `max_steps`; for `adams` at such a cost always.
+      derivative too), room for `max_steps` of them. Again in either mode (with fixed-step Adams
+      once by `ts`), at a cost that grows with `max_steps`; for `adams` at such a cost always.
     - `adjoint`: reverse mode by the adjoint equation, keeping only the observed states; again in
       either mode, like `direct`.
-    - `forward`: forward mode through the steps, any number of times.
+    - `forward`: forward mode through the steps, any number of times, but for that.
 
     At an observation at a jump, the derivative in its time is that of the way to it by `direct` and
     `adjoint`, of the way on from it by the other two.
@@ -277,6 +279,8 @@ def _solve(
     if adjoint != "forward":
         once = _ONCE if adjoint == "checkpoint" else None
         y0, ts, params = reverse_only((y0, ts, params), _NO_FORWARD_MODE.format(adjoint), once)
+    if adjoint in ("direct", "forward") and "_adams" in method.solver:
+        ts = differentiated_once(ts, TIMES_ONCE.format(method.solver))
     args = params, given
     if adjoint == "forward":
         out = method.integrate(field, y0, ts, args, given[1])
