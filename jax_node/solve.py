@@ -153,8 +153,9 @@ def solve(
             (of `checkpoint` and `direct` those recomputed to be differentiated), failed solves, and
             for `adjoint` the `reconstruction`, which says how far to trust the gradient.
         norm: of the state, in which errors are measured; by default its RMS. It is not
-            differentiated, and a step of which it is below 0 fails. Backwards `adjoint` takes the
-            largest of this norm of the state, of its adjoint, and the RMS of the rest.
+            differentiated; a step of which it is below 0 fails; devices that share a batch take the
+            largest of theirs. Backwards `adjoint` takes the largest of this norm of the state, of
+            its adjoint, and the RMS of the rest.
 
     Gradients are with respect to `y0`, `ts` and `args`, and to none of the options:
 
