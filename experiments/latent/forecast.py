@@ -157,8 +157,8 @@ def fit(
         ValueError: an option is out of range.
     """
     number = lambda value: value.item() if isinstance(value, np.generic) else value  # as in JSON
-    given = stretch, ahead, observations, train_fraction, steps, rate, latent, width, seed
-    options = Options(*map(number, given), framework)
+    sizes = observations, train_fraction, steps, rate, latent, width, seed
+    options = Options(*map(number, (stretch, ahead, *sizes, framework)))
     whole = {"observations": 2, "steps": 1, "latent": 1, "width": 1, "seed": 0}
     for name, least in whole.items():
         value = getattr(options, name)

@@ -133,7 +133,7 @@ class Series:
 def _numbers(what: str, given: Any, shape: str) -> ndarray:
     """Real numbers as an array, masked ones as NaN. Raises `DataError`."""
     if isinstance(given, np.ma.MaskedArray):
-        given = given.astype(float).filled(np.nan)
+        given = np.ma.filled(given.astype(float), np.nan)
     try:
         array = np.asarray(given)
     except ValueError:  # rows of unequal length
