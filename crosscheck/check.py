@@ -111,16 +111,20 @@ def difference(left: Tensors, right: Tensors) -> Difference:
     """The worst relative error over all tensors of two sides.
 
     An entry's error is relative to the largest entry of its tensor on either side (see `FLOOR`).
-    Tensors that only one side has, shapes that differ and entries that are not numbers are
-    infinitely wrong.
+    Tensors that only one side has, shapes and dtypes that differ (but for widths of whole numbers),
+    entries that are no real numbers, and nothing to compare are infinitely wrong.
     """
     for name in [*left, *right]:
         if name not in left or name not in right:
             return Difference(math.inf, name, (), *(_size(side, name) for side in (left, right)))
-        if left[name].shape != right[name].shape:
+        kinds = {side[name].dtype.kind for side in (left, right)}
+        like = kinds <= {"i", "u"} or (kinds == {"f"} and left[name].dtype == right[name].dtype)
+        if left[name].shape != right[name].shape or not like:
             return Difference(math.inf, name, left[name].shape, math.nan, math.nan)
     largest = max((_largest(side[name]) for side in (left, right) for name in side), default=0.0)
     worst = Difference(-1.0, "", (), math.nan, math.nan)
+    if not any(array.size for array in left.values()):
+        return Difference(math.inf, "nothing", (), 0.0, 0.0)
     for name in left:
         a, b = (np.asarray(side[name], np.float64) for side in (left, right))
         if not a.size:

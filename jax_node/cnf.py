@@ -20,13 +20,15 @@ LogDensity = Float[Array, " batch"]
 
 
 class Velocity(nnx.Module):
-    """The field `f(t, y)`: a tanh network of `[y, t]`."""
+    """The field `f(t, y)`: a tanh network of `[y, t]`. ValueError for points of another `dim`."""
 
     def __init__(self, dim: int, width: int, *, rngs: nnx.Rngs):
+        self.dim = dim
         self.net = MLP((dim + 1, width, width, dim), rngs=rngs)
 
     def __call__(self, t: Float[Array, "..."], y: Points) -> Points:
         """Velocities at one time, or at a time for each point."""
+        _check(y, self.dim)
         column = jnp.broadcast_to(jnp.reshape(t, (-1, 1)), (len(y), 1)).astype(y.dtype)
         return self.net(jnp.concatenate([y, column], axis=1))
 
@@ -35,10 +37,13 @@ class Coupling(nnx.Module):
     """The discrete baseline: affine coupling layers (RealNVP, Dinh et al. 2017).
 
     From data to noise each layer scales and shifts one half of the components by functions of the
-    other; the halves take turns.
+    other; the halves take turns. ValueError for a `dim` below 2, and for points of another.
     """
 
     def __init__(self, dim: int, width: int, layers: int, *, rngs: nnx.Rngs):
+        if dim < 2:
+            raise ValueError(f"`dim` is {dim}: a coupling flow has two halves, give at least 2")
+        self.dim = dim
         halves = (dim // 2, dim - dim // 2)
         self.nets = nnx.List(
             [
@@ -49,6 +54,7 @@ class Coupling(nnx.Module):
 
     def __call__(self, x: Points) -> tuple[Points, LogDensity]:
         """Noise, and the log-determinant of the map to it."""
+        _check(x, self.dim)
         cut, total = x.shape[1] // 2, jnp.zeros(len(x), x.dtype)
         parts = [x[:, :cut], x[:, cut:]]
         for i, net in enumerate(self.nets):
@@ -87,7 +93,11 @@ def log_density(
     Without a `probe` the trace is exact, by one Jacobian-vector product for each dimension; with
     probes of +-1 it is Hutchinson's estimate `v . (df/dy) v`, the same probe all the way as in
     FFJORD (Grathwohl et al. 2019). A solve that fails gives NaN.
+
+    Raises:
+        ValueError: `x` is no batch of points of the field's dimension, or `probe` of other shape.
     """
+    _check(x, velocity.dim)
     if probe is not None and probe.shape != x.shape:
         raise ValueError(f"`probe` has shape {probe.shape} and `x` {x.shape}")
     graph, weights = nnx.split(velocity)
@@ -196,6 +206,14 @@ def round_trip(model: Flows, x: Points, tolerance: float = 1e-5) -> Points:
 def build(dim: int, *, width: int, layers: int, seed: int) -> Flows:
     """A model with weights drawn from `seed` in float32."""
     return Flows(dim, width, layers, rngs=nnx.Rngs(seed))
+
+
+def _check(x: Array, dim: int) -> None:
+    """Refuse what would be cut or spread: halves of another width broadcast."""
+    if x.ndim != 2 or x.shape[1] != dim or not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(
+            f"the points are {x.dtype}{list(x.shape)}: give floats [batch, {dim}] to this flow"
+        )
 
 
 def learner(

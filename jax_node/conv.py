@@ -144,6 +144,20 @@ def _winograd_convolution(
     return y.reshape(len(A_h), len(A_w), batch, c_out)
 
 
+def _check(x: Array, kernel: Array, size: int) -> None:
+    expected = (size, size, x.shape[-1])
+    if x.ndim != 4 or kernel.ndim != 4 or kernel.shape[:3] != expected:
+        raise ValueError(
+            f"the image is {list(x.shape)} and the kernel {list(kernel.shape)}: give [height, "
+            f"width, batch, c_in] and [{size}, {size}, c_in, c_out]"
+        )
+
+
+def _too_narrow(x: Array) -> bool:
+    """Of Winograd's transforms, which enlarge rounding and have halves that whole numbers lack."""
+    return x.dtype not in (jnp.float32, jnp.float64)
+
+
 def same3x3(
     x: Float[Array, "height width batch c_in"], kernel: Float[Array, "3 3 c_in c_out"]
 ) -> Float[Array, "height width batch c_out"]:
@@ -151,9 +165,10 @@ def same3x3(
 
     A 6x6 image is one tile: 64 products of `[batch, c_in] [c_in, c_out]` where the plain form has
     324, between products with small constant matrices. Relative error in float32: 4e-6 (plain:
-    4e-7).
+    4e-7); narrower dtypes get the plain form.
     """
-    if max(x.shape[:2]) > 8:
+    _check(x, kernel, 3)
+    if max(x.shape[:2]) > 8 or _too_narrow(x):
         return plain(x, kernel, padding=1)
     products = functools.partial(_winograd_convolution, stride=1)
     return on_platform(products, functools.partial(plain, padding=1))(x, kernel)
@@ -163,6 +178,7 @@ def valid3x3(
     x: Float[Array, "height width batch c_in"], kernel: Float[Array, "3 3 c_in c_out"]
 ) -> Float[Array, "height_out width_out batch c_out"]:
     """3x3 convolution without padding, by stacking the nine windows (for few input channels)."""
+    _check(x, kernel, 3)
 
     def by_windows(x: Array, kernel: Array) -> Array:
         height, width = x.shape[0] - 2, x.shape[1] - 2
@@ -178,8 +194,11 @@ def half4x4(
     """4x4 convolution, stride 2, zero padding 1, by Winograd's F(7x7, 2x2) on even and odd pixels.
 
     A 26x26 image takes 1,024 products of `[batch, c_in] [c_in, c_out]` where the plain form has
-    2,704. Relative error in float32: 4e-6 (plain: 4e-7).
+    2,704. Relative error in float32: 4e-6 (plain: 4e-7); narrower dtypes get the plain form.
     """
+    _check(x, kernel, 4)
+    if min(x.shape[:2]) < 2 or _too_narrow(x):
+        return plain(x, kernel, stride=2, padding=1)
     products = functools.partial(_winograd_convolution, stride=2)
     return on_platform(products, functools.partial(plain, stride=2, padding=1))(x, kernel)
 

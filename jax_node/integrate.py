@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
@@ -13,6 +14,7 @@ from jaxtyping import Array, Float, PyTree
 from jax_node import multistep, runge_kutta, sharding
 from jax_node.adams import Adams, AdamsController, ExplicitAdams, ImplicitAdams, statistics
 from jax_node.adjoint import Augmented, Forward
+from jax_node.closures import Program, open_field, origin
 from jax_node.failures import Cause
 from jax_node.jumps import between_jumps
 from jax_node.rk4 import RK4
@@ -46,13 +48,17 @@ LOOPS: dict[str, Callable[[], diffrax.AbstractAdjoint]] = {
 
 
 class Controls(NamedTuple):
-    """The numbers that control the steps; nothing is differentiated with respect to them."""
+    """The numbers that control the steps; nothing is differentiated with respect to them.
+
+    `norm` has the values that the norm of `Method` closes over.
+    """
 
     rtol: Float[Array, ""]
     atol: Float[Array, ""]
     step_size: Float[Array, ""] | None
     dtmax: Float[Array, ""] | None
     jump_ts: Float[Array, " jumps"] | None
+    norm: list[Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +67,7 @@ class Method:
 
     solver: str
     max_steps: int
-    norm: Norm
+    norm: Norm | Program  # `rms`, or what was traced
 
     def make(self, controls: Controls) -> diffrax.AbstractSolver:
         """The diffrax solver."""
@@ -142,7 +148,7 @@ class Method:
 
     def _steps(self, solver, field, y0, t0, t1, args, controls) -> tuple:
         """The step size controller, the first step (None: Adams's own), the state to start with."""
-        norm = _Largest(self.norm)
+        norm = _Largest(self.norm, controls.norm)
         controller: Any
         dt0 = state = None
         if self.solver in FIXED:
@@ -184,20 +190,44 @@ def rms(tree: PyTree) -> Float[Array, ""]:
     return jnp.sqrt(squares / max(1, size))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Largest:
+def open_norm(norm: Norm | None, y0: PyTree, dtype: Any) -> tuple[Norm | Program, list[Array]]:
+    """The norm of a state in `dtype` as a program, as a field is, and what it closes over.
+
+    ValueError if it returns no size.
+    """
+    if norm is None:
+        return rms, []
+    of = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), y0)
+    # JAX keeps what it has traced of a function, and with it what that closed over.
+    program, values, out = open_field(lambda y: norm(y), origin(norm), of)
+    array = isinstance(out, jax.ShapeDtypeStruct)
+    if not array or out.shape or not jnp.issubdtype(out.dtype, jnp.floating):
+        found = f"{out.dtype}{list(out.shape)}" if array else type(out).__name__
+        raise ValueError(f"`norm` returns {found}: return one real number, at least 0")
+    return program, jax.lax.stop_gradient(values)
+
+
+class _Largest(eqx.Module):
     """The norm of a state; of the augmented state of the adjoint, the largest of its three parts.
 
     One norm over all three would let the many components of the state hide the parameters.
     torchdiffeq takes the same norm.
     """
 
-    of: Norm
+    of: Norm | Program = eqx.field(static=True)
+    values: list[Array]
 
     def __call__(self, state: PyTree) -> Float[Array, ""]:
         if isinstance(state, Augmented):
-            return jnp.max(jnp.stack([self.of(state.y), self.of(state.a), rms(state.p)]))
-        return self.of(state)
+            return jnp.max(jnp.stack([self._size(state.y), self._size(state.a), rms(state.p)]))
+        return self._size(state)
+
+    def _size(self, part: PyTree) -> Float[Array, ""]:
+        if not isinstance(self.of, Program):
+            return self.of(part)
+        found = self.of(self.values, part).astype(jax.tree.leaves(part)[0].dtype)
+        found = sharding.largest(found)  # or devices would take steps of their own
+        return jnp.where(found >= 0, found, jnp.nan)  # below 0 all steps would do
 
 
 def _told(solution: diffrax.Solution) -> StepState:

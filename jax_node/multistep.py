@@ -35,6 +35,11 @@ from jax_node.kept_steps import Scalar, add, before, go_back
 from jax_node.rk4 import RK4
 
 FixedAdams = ExplicitAdams | ImplicitAdams
+TIMES_ONCE = (
+    "the derivative by `ts` through the steps of {} is not differentiated by `ts` again: where an "
+    "end moves, the state does by its slope, which bends no more; use `adjoint='adjoint'`, or a "
+    "Runge-Kutta method"
+)
 
 
 class Kept(eqx.Module):

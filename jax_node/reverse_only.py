@@ -22,13 +22,18 @@ def reverse_only(values: PyTree[Array], message: str, once: str | None = None) -
     return tree.map(lambda value: _value.bind(value, message=message, once=once), values)
 
 
+def differentiated_once(values: PyTree[Array], message: str) -> PyTree[Array]:
+    """`values`; `TypeError(message)` if a derivative by them is differentiated by them again."""
+    return tree.map(lambda value: _value.bind(value, message=None, once=message), values)
+
+
 def _refuse(*_, message):
     raise TypeError(message)
 
 
 def _jvp(primals, tangents, *, message, once):
     (primal,), (tangent,) = primals, tangents
-    if not isinstance(tangent, ad.Zero):
+    if message is not None and not isinstance(tangent, ad.Zero):
         tangent = _tangent.bind(tangent, message=message)
     # An outer differentiation finds what is left here.
     return primal if once is None else _constant.bind(primal, message=once), tangent

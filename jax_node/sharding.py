@@ -112,6 +112,11 @@ def total(tree: PyTree) -> PyTree:
     return jax.lax.psum(tree, AXIS) if _inside() else tree
 
 
+def largest(number: Float[Array, ""]) -> Float[Array, ""]:
+    """The largest over the devices that share the batch; it is not differentiated."""
+    return jax.lax.pmax(jax.lax.stop_gradient(number), AXIS) if _inside() else number
+
+
 def everywhere(truth: Bool[Array, ""]) -> Bool[Array, ""]:
     """Whether it holds on all devices that share the batch."""
     return total((~truth).astype(np.int32)) == 0

@@ -22,9 +22,10 @@ from jax_node.derivatives import (
     solve_through_loops,
 )
 from jax_node.failures import Cause, SolveError, failure
-from jax_node.integrate import ADAPTIVE, FIXED, Loops, Method, Norm
+from jax_node.integrate import ADAPTIVE, FIXED, Loops, Method, Norm, open_norm
 from jax_node.integrate import rms as rms
-from jax_node.reverse_only import reverse_only
+from jax_node.multistep import TIMES_ONCE
+from jax_node.reverse_only import differentiated_once, reverse_only
 
 FIXED_STEP = tuple(FIXED)
 SOLVERS = (*ADAPTIVE, *FIXED)
@@ -151,19 +152,21 @@ def solve(
         backward: `Backward.zeros()`, whose cotangent is the account of the backward pass: NFE
             (of `checkpoint` and `direct` those recomputed to be differentiated), failed solves, and
             for `adjoint` the `reconstruction`, which says how far to trust the gradient.
-        norm: of the state, in which errors are measured; by default its RMS. Backwards `adjoint`
-            takes the largest of this norm of the state, of its adjoint, and the RMS of the rest.
+        norm: of the state, in which errors are measured; by default its RMS. It is not
+            differentiated; a step of which it is below 0 fails; devices that share a batch take the
+            largest of theirs. Backwards `adjoint` takes the largest of this norm of the state, of
+            its adjoint, and the RMS of the rest.
 
     Gradients are with respect to `y0`, `ts` and `args`, and to none of the options:
 
     - `checkpoint`: reverse mode through the steps by diffrax's recursive checkpointing, which keeps
       about `sqrt(2 max_steps)` states. Once.
     - `direct`: the same gradient, keeping the state at every step (with fixed-step Adams its
-      derivative too), room for `max_steps` of them. It may be differentiated again in either mode,
-      at a cost that grows with `max_steps`. For `adams` it is made by diffrax, at such a cost too.
+      derivative too), room for `max_steps` of them. Again in either mode (with fixed-step Adams
+      once by `ts`), at a cost that grows with `max_steps`; for `adams` at such a cost always.
     - `adjoint`: reverse mode by the adjoint equation, keeping only the observed states; again in
       either mode, like `direct`.
-    - `forward`: forward mode through the steps, any number of times.
+    - `forward`: forward mode through the steps, any number of times, but for that.
 
     At an observation at a jump, the derivative in its time is that of the way to it by `direct` and
     `adjoint`, of the way on from it by the other two.
@@ -213,8 +216,7 @@ def solve(
     given: dict[str, Any] = {"rtol": rtol, "atol": atol, "step_size": step_size}
     given |= {"dtmax": dtmax, "jump_ts": jump_ts}
     validate.options(solver, **given)
-    method = Method(solver, validate.max_steps(max_steps), norm or rms)
-    y0, ts = validate.state(y0), validate.times(ts)
+    max_steps, y0, ts = validate.max_steps(max_steps), validate.state(y0), validate.times(ts)
     args, static = eqx.partition(jax.tree.map(validate.argument, args), eqx.is_array)
     # Backwards the gradients of the parameters are part of the state.
     beside = eqx.filter(args, eqx.is_inexact_array) if adjoint == "adjoint" else None
@@ -227,6 +229,7 @@ def solve(
         args,
     )
     validate.output(y0, out)
+    measure, of_norm = open_norm(norm, y0, dtype)
     # What was known before is constant, and what is not a float is not differentiated.
     traced = lambda value: eqx.is_inexact_array(value) and not validate.known(value)
     params, rest = zip(
@@ -236,12 +239,12 @@ def solve(
         validate.beside_the_state(dtype, params)
     return _solve(
         program,
-        method,
+        Method(solver, max_steps, measure),
         adjoint,
         y0,
         ts.astype(dtype),
         params,
-        (rest, validate.controls(dtype, **given)),
+        (rest, validate.controls(dtype, **given)._replace(norm=of_norm)),
         Backward.zeros() if backward is None else backward,
     )
 
@@ -277,6 +280,8 @@ def _solve(
     if adjoint != "forward":
         once = _ONCE if adjoint == "checkpoint" else None
         y0, ts, params = reverse_only((y0, ts, params), _NO_FORWARD_MODE.format(adjoint), once)
+    if adjoint in ("direct", "forward") and "_adams" in method.solver:
+        ts = differentiated_once(ts, TIMES_ONCE.format(method.solver))
     args = params, given
     if adjoint == "forward":
         out = method.integrate(field, y0, ts, args, given[1])

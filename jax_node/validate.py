@@ -155,7 +155,7 @@ def controls(
     """The numbers that control the steps, in `dtype`; nothing is differentiated by them."""
     jumps = None if jump_ts is None else jnp.ravel(jnp.asarray(jump_ts))
     jumps = None if jumps is None or not jumps.size else jumps
-    given = Controls(rtol, atol, step_size, dtmax, jumps)
+    given = Controls(rtol, atol, step_size, dtmax, jumps, [])
     return jax.lax.stop_gradient(jax.tree.map(lambda value: jnp.asarray(value, dtype), given))
 
 

@@ -19,23 +19,31 @@ LogDensity = Float[Tensor, " batch"]
 
 
 class Velocity(nn.Module):
-    """The field f(t, y): a tanh network of [y, t]."""
+    """The field f(t, y): a tanh network of [y, t]. ValueError for points of another dim."""
 
     def __init__(self, dim: int, width: int) -> None:
         super().__init__()
+        self.dim = dim
         self.net = MLP((dim + 1, width, width, dim))
 
     def forward(self, t: Float[Tensor, "..."], y: Points) -> Points:
         """Velocities at one time, or at a time for each point."""
+        _check(y, self.dim)
         column = t.reshape(-1, 1).to(y.dtype).expand(len(y), 1)
         return self.net(torch.cat([y, column], dim=1))
 
 
 class Coupling(nn.Module):
-    """The discrete baseline: affine coupling layers (RealNVP, Dinh et al. 2017)."""
+    """The discrete baseline: affine coupling layers (RealNVP, Dinh et al. 2017).
+
+    ValueError for a dim below 2, and for points of another.
+    """
 
     def __init__(self, dim: int, width: int, layers: int) -> None:
         super().__init__()
+        if dim < 2:
+            raise ValueError(f"`dim` is {dim}; at least 2 expected, for a coupling flow's halves")
+        self.dim = dim
         halves = (dim // 2, dim - dim // 2)
         self.nets = nn.ModuleList(
             [MLP((halves[i % 2], width, width, 2 * halves[1 - i % 2])) for i in range(layers)]
@@ -43,6 +51,7 @@ class Coupling(nn.Module):
 
     def forward(self, x: Points) -> tuple[Points, LogDensity]:
         """Noise, and the log-determinant of the map to it."""
+        _check(x, self.dim)
         cut, total = x.shape[1] // 2, x.new_zeros(len(x))
         parts = [x[:, :cut], x[:, cut:]]
         for i, net in enumerate(self.nets):
@@ -78,8 +87,10 @@ def log_density(
 ) -> tuple[LogDensity, Points]:
     """Log-density at x, and the noise that x comes from; as in jax_node/cnf.py.
 
-    NaN if the solve fails.
+    NaN if the solve fails. Raises ValueError if x is no batch of points of the field's dimension,
+    or probe of other shape.
     """
+    _check(x, velocity.dim)
     if probe is not None and probe.shape != x.shape:  # broadcast, it would be biased
         raise ValueError(f"`probe` has shape {tuple(probe.shape)} and `x` {tuple(x.shape)}")
     dim = x.shape[1]
@@ -188,6 +199,15 @@ def build(dim: int, *, width: int, layers: int, seed: int) -> Flows:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Flows(dim, width, layers)
+
+
+def _check(x: Tensor, dim: int) -> None:
+    """Refuse what would be cut or spread: halves of another width broadcast."""
+    if x.ndim != 2 or x.shape[1] != dim or not x.is_floating_point():
+        raise ValueError(
+            f"the points are {x.dtype} of shape {list(x.shape)}; floats [batch, {dim}] expected by "
+            "this flow"
+        )
 
 
 def learner(

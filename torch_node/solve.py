@@ -43,7 +43,7 @@ from torch_node import moving
 from torch_node.adjoint import step_count
 from torch_node.methods import ADAPTIVE as ADAPTIVE
 from torch_node.methods import mended
-from torch_node.once import once_differentiable
+from torch_node.once import differentiable_times, once_differentiable
 from torch_node.step_size import fixed_grid
 from torch_node.times import (
     as_times,
@@ -58,7 +58,7 @@ from torch_node.times import (
 from torch_node.validate import ADJOINTS as ADJOINTS
 from torch_node.validate import FIXED_STEP as FIXED_STEP
 from torch_node.validate import SOLVERS as SOLVERS
-from torch_node.validate import Given, as_state, check, check_limits, trainable
+from torch_node.validate import Given, as_state, check, check_limits, checked_norm, trainable
 from torch_node.watch import Field, Pass, Watched, counting_nonconvergence
 from torch_node.watch import SolveError as SolveError
 
@@ -155,15 +155,15 @@ def solve(
     - "adjoint" solves torchdiffeq's augmented system backwards with the same solver and tolerances.
     - "handwritten" is adjoint.py, with Euler steps of at most `step_size`.
 
-    The last two can be differentiated once, as "direct" by a time at a jump; then they raise. All
-    are reverse-mode (forward mode and torch.func's transforms raise torch's own errors). The size
-    of steps is not differentiated. States are float32 or float64, and so are times; the field gets
-    a time in the wider of the two, never outside of ts. Whole numbers become floats.
+    The last two can be differentiated once, as "direct" by a time at a jump, or by any time with
+    bosh3 and adaptive_heun; then they raise. All are reverse-mode (torch's forward mode and
+    transforms raise its own errors). The size of steps is not differentiated. States and times are
+    float32 or float64; the field gets a time in the wider of the two, never outside of ts.
 
     Args:
         field: maps a scalar time and a state to the state's derivative, a tensor of y0's shape. If
             it has `callback_step(t, y, dt)` or another of torchdiffeq's callbacks, they are called.
-        y0: initial state, a tensor `[*state]` of any shape.
+        y0: initial state, a tensor `[*state]` of any shape. Whole numbers become floats.
         ts: at least two times `[times]`, strictly increasing or decreasing.
         params: tensors, other than y0 and ts, whose gradients are wanted ("adjoint" and
             "handwritten" cannot see them otherwise); by default the parameters of `field` if it is
@@ -195,7 +195,7 @@ def solve(
     ts = as_times(ts, y0)
     jumps = jumps_between(solver, jump_t, ts)
     asked_for, moved = ts, moving.over_jumps(ts, jumps, step_size, adjoint)
-    ts = torch.where(moved, ts.detach(), ts)
+    ts = differentiable_times(torch.where(moved, ts.detach(), ts), solver)
     clock, origin, theta = solver_clock(y0, ts, trainable(field, params, adjoint))
     watched = Watched(
         field,
@@ -284,7 +284,7 @@ def _options(
     if max_step is not None:
         options["max_step"] = max_step
     if norm is not None:
-        options["norm"] = norm  # torchdiffeq takes it from there for its adjoint
+        options["norm"] = checked_norm(norm)  # torchdiffeq takes it from there for its adjoint
     return options
 
 

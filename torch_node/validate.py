@@ -118,6 +118,19 @@ def trainable(
     return theta
 
 
+def checked_norm(norm: Callable[[Tensor], Any]) -> Callable[[Tensor], Tensor]:
+    """The norm, which raises ValueError if it returns no size: below 0 all steps would do."""
+
+    def measure(y: Tensor) -> Tensor:
+        found = norm(y)
+        real = isinstance(found, Tensor) and found.numel() == 1 and found.is_floating_point()
+        if not real or found < 0:
+            raise ValueError(f"`norm` returned {found!r}; a tensor of one number >= 0 expected")
+        return found
+
+    return measure
+
+
 def _one_number(name: str, value: Any) -> None:
     number = isinstance(value, int | float | np.number | np.ndarray | Tensor)
     if not number or np.ndim(value):

@@ -156,16 +156,19 @@ def fit(
         NonFiniteLossError: training failed; a lower `rate` may do.
         ValueError: an option is out of range.
     """
-    for name, value, least in (("observations", observations, 2), ("steps", steps, 1)):
-        if value < least:
-            raise ValueError(f"`{name}` is {value}; at least {least} expected")
-    for name, positive in (("stretch", stretch), ("ahead", ahead), ("rate", rate)):
-        if not 0 < positive < np.inf:
-            raise ValueError(f"`{name}` is {positive}; a number above 0 expected")
+    number = lambda value: value.item() if isinstance(value, np.generic) else value  # as in JSON
+    sizes = observations, train_fraction, steps, rate, latent, width, seed
+    options = Options(*map(number, (stretch, ahead, *sizes, framework)))
+    whole = {"observations": 2, "steps": 1, "latent": 1, "width": 1, "seed": 0}
+    for name, least in whole.items():
+        value = getattr(options, name)
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f"`{name}` is {value!r}; a whole number, at least {least}, expected")
+    for name in ("stretch", "ahead", "rate", "train_fraction"):
+        value = getattr(options, name)
+        if not isinstance(value, int | float) or not 0 < value < np.inf:
+            raise ValueError(f"`{name}` is {value!r}; a number above 0 expected")
     series = series if isinstance(series, Series) else read_csv(Path(series))
-    options = Options(
-        stretch, ahead, observations, train_fraction, steps, rate, latent, width, seed, framework
-    )
     data = windows.cut(
         series, title="a series", unit="time", stretch=stretch, ahead=ahead,
         observations=observations, train_fraction=train_fraction, seed=seed,

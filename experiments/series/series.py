@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -36,9 +37,10 @@ def plain(number: float) -> str:
 class Series:
     """Times in increasing order and the values observed then; NaN where one was not.
 
-    Raises `DataError` for times that are not finite, not increasing or repeated, for fewer than
-    two of them, for values whose squares are infinite, and for a channel that was never observed,
-    or has no name or that of another.
+    Both become float64. Raises `DataError` for what is no row of times with a row of values for
+    each and a name for each channel, for times that are not finite, not increasing, repeated or
+    nearer than float64 resolves, for fewer than two of them, for values whose squares are infinite,
+    and for a channel that was never observed, or has no name or that of another.
     """
 
     times: Float[ndarray, " times"]
@@ -46,7 +48,20 @@ class Series:
     names: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        times, values = self.times, self.values
+        given = _numbers("times", self.times, "[times]")
+        times, values = given.astype(float), _numbers("values", self.values, "[times, channels]")
+        names = () if isinstance(self.names, str) else tuple(self.names)
+        if not all(isinstance(name, str) for name in names):
+            raise DataError(f"the names of the channels are {self.names!r}; text expected.")
+        if values.shape != (len(times), len(names)) or not names:
+            raise DataError(
+                f"there are {len(times)} times, values of shape {list(values.shape)} and the names "
+                f"{self.names!r}; a row of values for each time and a name for each column are "
+                "expected."
+            )
+        values = values.astype(float)
+        for name, value in (("times", times), ("values", values), ("names", names)):
+            object.__setattr__(self, name, value)
         if len(times) < 2:
             raise DataError(
                 f"the series has {len(times)} observation(s); at least 2 are needed to learn how "
@@ -66,6 +81,13 @@ class Series:
                 else (f"is followed by {plain(times[row + 1])}", "sort the observations by time")
             )
             raise DataError(f"time {plain(times[row])} {fault}, but times must increase; {cure}.")
+        # Of whole numbers that float64 cuts; differences of unsigned ones would wrap.
+        exact = np.diff(given.astype(object) if given.dtype.kind in "iu" else given)
+        if moved := np.flatnonzero(np.abs(steps - exact) > RESOLVED * np.abs(exact)).tolist():
+            raise DataError(
+                f"times {given[moved[0]]} and {given[moved[0] + 1]} are apart by less than float64 "
+                "resolves there; count time from another origin."
+            )
         if len(large := np.argwhere(np.abs(values) > LARGEST)):
             row, channel = large[0].tolist()
             value = values[row, channel]
@@ -106,6 +128,22 @@ class Series:
                 raise DataError(f"channel {name} is not observed in the part to {use}.")
         first, rest = (Series(self.times[p], self.values[p], self.names) for p in parts)
         return first, rest
+
+
+def _numbers(what: str, given: Any, shape: str) -> ndarray:
+    """Real numbers as an array, masked ones as NaN. Raises `DataError`."""
+    if isinstance(given, np.ma.MaskedArray):
+        given = np.ma.filled(given.astype(float), np.nan)
+    try:
+        array = np.asarray(given)
+    except ValueError:  # rows of unequal length
+        array = np.array(None)
+    if array.dtype.kind not in "iuf" or array.ndim != 1 + shape.count(","):
+        raise DataError(
+            f"the {what} are {array.dtype} of shape {list(array.shape)}; numbers {shape} expected "
+            "(times counted from any origin)."
+        )
+    return array
 
 
 def read_csv(path: Path) -> Series:

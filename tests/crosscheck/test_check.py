@@ -37,6 +37,18 @@ def test_what_cannot_be_compared_is_infinitely_wrong():
         assert difference(other, one).error == math.inf
 
 
+def test_nothing_and_other_dtypes_are_no_agreement():
+    for left, right in (
+        ({}, {}),
+        ({"a": np.zeros((0, 2))}, {"a": np.zeros((0, 2))}),
+        ({"a": np.ones(2)}, {"a": np.ones(2, np.float32)}),
+        ({"a": np.ones(2)}, {"a": np.ones(2, int)}),
+        ({"a": np.array([1 + 1j])}, {"a": np.array([1 - 1j])}),  # a cast drops what differs
+    ):
+        assert not compare_tensors("g", "c", {"l": left, "r": right}, 1e-3, "").passed
+    assert difference({"n": np.array(3)}, {"n": np.array(3, np.int32)}).error == 0
+
+
 def test_a_failure_is_described_in_full():
     sides = {"jax": {"w": np.array([[1.0, 2.0]])}, "torch": {"w": np.array([[1.0, 2.5]])}}
     check = compare_tensors("layers", "conv1", sides, 1e-3, "because")

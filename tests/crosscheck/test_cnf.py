@@ -2,6 +2,7 @@
 
 import inspect
 
+import jaxtyping
 import numpy as np
 import pytest
 import twins
@@ -53,3 +54,27 @@ def test_a_probe_of_another_shape_is_refused(side, batch):
             x=batch["x"],
             probe=batch["probe"][:, :1],
         )
+
+
+@pytest.fixture
+def _no_type_checks():
+    """What a user passes meets no jaxtyping."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.usefixtures("_no_type_checks")
+@pytest.mark.parametrize("side", [0, 1], ids=["jax", "torch"])
+@pytest.mark.parametrize("cut", [np.s_[:, :2], np.s_[:, [0, 1, 2, 0]], np.s_[0]])
+def test_points_of_another_dimension_are_refused(side, cut, batch):
+    """Halves of the discrete flow broadcast: it gave a density to points of 2 of its 3 numbers."""
+    learner, part = learners("exact")[side], (in_jax, in_torch)[side]
+    for ask in (
+        lambda model, x: part.log_density(model.cnf, x),
+        lambda model, x: part.discrete_log_density(model.coupling, x),
+    ):
+        with pytest.raises(ValueError, match=r"the points are .*\[batch, 3\]"):
+            learner.apply(ask, x=batch["x"][cut])
+    with pytest.raises(ValueError, match=r"`dim` is 1.* at least 2"):
+        part.build(1, width=8, layers=2, seed=0)

@@ -50,6 +50,9 @@ def test_the_example_of_the_docstring_runs(series, tmp_path, monkeypatch, capsys
 def test_what_is_refused(series, tmp_path):
     with pytest.raises(ValueError, match="`steps` is 0"):
         forecast.fit(series, **FEW | {"steps": 0})
+    for name, value in (("steps", 2.5), ("latent", "6"), ("seed", -1), ("rate", "1e-2")):
+        with pytest.raises(ValueError, match=f"`{name}` is {value!r}; a .*number"):
+            forecast.fit(series, **FEW | {name: value})
     with pytest.raises(ValueError, match="`stretch` is -1"):
         forecast.fit(series, **FEW | {"stretch": -1})
     with pytest.raises(DataError, match="no window to learn from"):
@@ -58,7 +61,10 @@ def test_what_is_refused(series, tmp_path):
         forecast.fit(tmp_path / "there.csv", **FEW)
     with pytest.raises(RunError, match="holds no model"):
         forecast.load(tmp_path)
-    model = forecast.fit(series, **FEW)
+    numpys = {"steps": np.int64(3), "ahead": np.float32(1.0)}
+    model = forecast.fit(series, **FEW | numpys)
+    model.save(tmp_path / "numpys")  # JSON knows no number of numpy's
+    assert forecast.load(tmp_path / "numpys").options == model.options
     end = series.times[-1]
     assert model.last.times[-1] == end
     assert len(model.last.times) == FEW["observations"]

@@ -4,6 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -85,3 +86,34 @@ def test_bfloat16_is_native_on_an_accelerator_only():
     on_cpu = traced.lower(lowering_platforms=("cpu",)).compile().as_text()
     assert "bf16[" not in on_cpu
     assert "bf16>" in traced.lower(lowering_platforms=("cuda",)).as_text()
+
+
+@pytest.fixture
+def _no_type_checks():
+    """What a user passes meets no jaxtyping."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.usefixtures("_no_type_checks")
+@pytest.mark.parametrize("name", ["same3x3", "valid3x3", "half4x4, odd"])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.int32])
+def test_narrow_dtypes_err_no_more_than_plain(name, dtype):
+    """Winograd's transforms made 9% of bfloat16's rounding, and nonsense of whole numbers."""
+    fast, shape_x, shape_kernel, options = CASES[name]
+    x, kernel = (jnp.round(4 * array).astype(dtype) for array in _data(shape_x, shape_kernel))
+    exact = conv.plain(x.astype(float), kernel.astype(float), **options)
+    eps = 0 if dtype == jnp.int32 else float(jnp.finfo(dtype).eps)
+    # Sums of 48 terms at most, each rounded.
+    assert _relative(fast(x, kernel).astype(float), exact) <= 48 * eps / 2
+
+
+@pytest.mark.usefixtures("_no_type_checks")
+def test_other_kernels_are_refused_and_a_single_pixel_is_not():
+    for fast, size in ((conv.same3x3, 3), (conv.valid3x3, 3), (conv.half4x4, 4)):
+        for shape in ((size, 1, 3, 4), (5, 5, 3, 4), (size, size, 2, 4)):
+            with pytest.raises(ValueError, match=rf"give .*\[{size}, {size}, c_in, c_out\]"):
+                fast(*_data((8, 8, 2, 3), shape))
+    one = _data((1, 1, 2, 3), (4, 4, 3, 4))
+    assert conv.half4x4(*one).shape == conv.plain(*one, stride=2, padding=1).shape

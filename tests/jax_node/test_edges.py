@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from closed_forms import SLOPES_AT
 
-from jax_node.solve import SolveError, solve
+from jax_node.solve import SolveError, rms, solve
 
 ONE = jnp.ones(1)
 EXP = np.exp(-1)
@@ -313,3 +313,37 @@ def test_a_gradient_of_arguments_wider_than_the_state(solver):
 
     with pytest.raises(ValueError, match=r"closes over float64 values .* give them in `args`"):
         jax.grad(closed_over)(jnp.array(1.5))
+
+
+WIGGLE = lambda t, y, _: jnp.sin(20 * t) - y
+
+
+@pytest.mark.parametrize("adjoint", ["checkpoint", "direct", "adjoint"])
+def test_what_a_norm_closes_over_is_never_stale(adjoint):
+    how = {"adjoint": adjoint, "max_steps": 128, "rtol": 1e-6, "atol": 1e-6}
+    scale = 1.0
+
+    def solved(scale):
+        return run(WIGGLE, norm=lambda y: scale * rms(y), **how)
+
+    same = lambda y: scale * rms(y)  # one function, which is read anew
+    steps = [int(run(WIGGLE, norm=same, **how).accepted)]
+    scale = 100.0
+    steps.append(int(run(WIGGLE, norm=same, **how).accepted))
+    assert steps[1] > steps[0]
+    # Known to a trace only; the size of steps is not differentiated.
+    assert [int(jax.jit(solved)(s).accepted) for s in (1.0, 100.0)] == steps
+    assert jax.grad(lambda s: solved(s).ys[-1, 0])(1.0) == 0
+
+
+@pytest.mark.usefixtures("_no_type_checks")
+def test_a_norm_that_is_no_size_is_refused():
+    for norm, found in (
+        (jnp.abs, r"float64\[1\]"),
+        (lambda y: None, "NoneType"),
+        (lambda y: jax.lax.complex(rms(y), rms(y)), "complex128"),
+        (lambda y: 1, "int64"),
+    ):
+        with pytest.raises(ValueError, match=f"`norm` returns {found}.*: return one real number"):
+            run(norm=norm)
+    assert not run(norm=lambda y: -rms(y)).ok

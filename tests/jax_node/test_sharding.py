@@ -130,3 +130,30 @@ def test_where_devices_cannot_run_by_themselves_one_is_the_default(monkeypatch):
         {"jacobian_weight": 0.1},
     ):
         assert default_devices(64, 4, **plain | other) == 1
+
+
+NORM = """
+import jax
+jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_enable_x64", True)
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+from jax_node import sharding
+from jax_node.solve import solve
+
+def end(x):  # one half is stiffer than the other
+    field, largest = lambda t, y, _: -y * (1 + 4 * y**2), lambda y: jnp.abs(y).max()
+    solution = solve(field, x, [0.0, 1.0], solver="dopri5", norm=largest)
+    return solution.ys[-1], solution.accepted
+
+x = jnp.array([[3.0, 1.0], [0.01, 0.02]])
+parts = sharding.by_device(end, sharding.make_mesh("cpu", 2), (True,), (P("data"), P()))
+(whole, steps), (halves, same) = end(x), jax.jit(parts)(x)
+assert steps == same, (steps, same)
+assert abs(whole - halves).max() < 1e-15 * steps  # each step rounds
+"""
+
+
+def test_devices_take_the_same_steps_by_a_norm_of_ones_own():
+    """By a norm of their parts they took each their own."""
+    subprocess.run([sys.executable, "-c", NORM], check=True, timeout=600)

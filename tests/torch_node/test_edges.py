@@ -123,6 +123,22 @@ def test_arrays_of_any_layout_are_times_and_states(ts):
         torch.testing.assert_close(found, exact * numbers(1, 0), rtol=1e-5, atol=1e-9)
 
 
+@pytest.mark.parametrize("adjoint", ["direct", "adjoint"])
+@pytest.mark.parametrize(
+    "norm",
+    [
+        lambda y: -y.abs().max(),  # of the adjoint no error was ever too large
+        lambda y: y.abs(),
+        lambda y: float(y.abs().max()),
+        lambda y: None,
+        lambda y: y.abs().max() + 0j,
+    ],
+)
+def test_a_norm_that_is_no_size_is_refused(norm, adjoint):
+    with pytest.raises(ValueError, match="`norm` returned .* one number >= 0 expected"):
+        solve(DECAY, numbers(1, 2), numbers(0, 1), **options("dopri5", adjoint, norm=norm))
+
+
 def test_times_a_rounding_of_rounding_apart():
     assert solve(DECAY, numbers(1), numbers(0, 1e-300), **options("dopri5")).ys[-1].item() == 1
 
@@ -172,6 +188,26 @@ def test_second_derivatives_are_right_or_refused(adjoint):
         else:
             with pytest.raises(RuntimeError, match="cannot be differentiated again"):
                 torch.autograd.grad(first.sum(), input_, retain_graph=True)
+
+
+@pytest.mark.parametrize("solver", ADAPTIVE)
+def test_second_derivatives_in_a_time_are_right_or_refused(solver):
+    """y' = sin(3 t) - y^2 has y'' = 3 cos(3 t) - 2 y y'; the polynomial of a step may not."""
+    field = lambda t, y: torch.sin(3 * t) - y**2
+    y0, ts = numbers(0.7, grad=True), numbers(0, 0.37, 1, grad=True)
+    ys = solve(field, y0, ts, **options(solver, rtol=1e-5, atol=1e-5)).ys[:, 0]
+    in_y0, in_ts = torch.autograd.grad(ys[2], (y0, ts), create_graph=True)
+    (mixed,) = torch.autograd.grad(in_y0, ts, retain_graph=True)
+    # dy(1)/dy0 = exp(-2 int y), which grows by -2 y(1) in the last time: to a step's tolerance.
+    assert mixed[2].item() == pytest.approx(-2 * (ys[2] * in_y0).item(), abs=1e-5)
+    if solver in ("bosh3", "adaptive_heun"):
+        with pytest.raises(RuntimeError, match="a time by bosh3 or adaptive_heun cannot be"):
+            torch.autograd.grad(in_ts[2], ts)
+        return
+    (found,) = torch.autograd.grad(in_ts[2], ts)
+    exact = 3 * torch.cos(3 * ts[2]) - 2 * ys[2] * field(ts[2], ys[2])
+    # The interpolant is of order 4, its second derivative of 2: tolerances to the power of 2 / 5.
+    assert found[2].item() == pytest.approx(exact.item(), abs=10 * 1e-5**0.4)
 
 
 @pytest.mark.parametrize("ts", [(0.0, 1.0), (1.0, 0.0)])

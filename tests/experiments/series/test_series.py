@@ -1,3 +1,4 @@
+import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -35,6 +36,50 @@ def test_bad_series_are_refused_in_one_sentence(times, values, complaint):
         series(times, values)
     assert complaint in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def _no_type_checks():
+    """What a user passes meets no jaxtyping."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+DAYS = np.array(["2020-01-01", "2020-01-02", "2020-01-05"], "M8[D]")
+
+
+@pytest.mark.usefixtures("_no_type_checks")
+@pytest.mark.parametrize(
+    ("times", "values", "names", "complaint"),
+    [
+        # Differences of unsigned numbers wrap, and are never below 0.
+        (np.array([3, 1, 2], np.uint64), np.ones((3, 1)), ("a",), "time 3 is followed by 1"),
+        (2**60 + np.array([0, 200, 500]), np.ones((3, 1)), ("a",), "than float64 resolves"),
+        (np.arange(3.0), np.ones(3), ("a",), r"values are float64 of shape \[3\]"),
+        (np.arange(3.0), np.ones((1, 3)), ("a",), r"3 times, values of shape \[1, 3\]"),
+        (np.arange(3.0), np.ones((3, 1)), ("a", "b"), r"the names \('a', 'b'\); a row"),
+        (np.arange(3.0), np.ones((3, 2)), "ab", "the names 'ab'"),
+        (np.arange(3.0), np.ones((3, 1)), (3,), r"are \(3,\); text"),
+        (np.arange(3.0), [[1], [2, 3], [4]], ("a",), "the values are object"),
+        (np.arange(3.0), np.ones((3, 1)) + 1j, ("a",), "the values are complex128"),
+        (DAYS, np.ones((3, 1)), ("a",), r"times are datetime64\[D\] .* from any origin"),
+    ],
+)
+def test_what_is_no_series_is_refused_in_one_sentence(times, values, names, complaint):
+    with pytest.raises(DataError, match=complaint) as error:
+        Series(times, values, names)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.usefixtures("_no_type_checks")
+def test_lists_whole_numbers_and_masked_arrays_become_float64():
+    masked = np.ma.array([[1], [7], [3]], mask=[[False], [True], [False]])
+    for times in ([0, 1, 3], np.array([0, 1, 3], np.uint8)):
+        found = Series(times, masked, ["a"])
+        assert found.times.dtype == found.values.dtype == np.float64
+        np.testing.assert_array_equal(found.values, [[1], [NAN], [3]])
+        assert found.names == ("a",)
 
 
 def test_missing_values_are_masked_and_never_data():
