@@ -69,12 +69,13 @@ def shooting_losses(
     The first is the mean square over the observed values of all windows, the second that of the
     distances from the end `ys[:, -1]` of a window to the start of the next one. `batch` has
     `values` and `mask` (1 where observed), `[windows, times, dim]`, and `next`, the index of each
-    window's successor, or of itself at the end of a trajectory.
+    window's successor, or of itself at the end of a trajectory; that of no window gives NaN.
     """
     successor = batch["next"]
+    following = starts.at[successor].get(mode="fill", fill_value=jnp.nan)
     inner = (successor != jnp.arange(len(starts))).astype(ys.dtype)[:, None]
     data = _masked_mean(ys - batch["values"], batch["mask"])
-    return data, _masked_mean(ys[:, -1] - starts[successor], inner * jnp.ones_like(starts))
+    return data, _masked_mean(ys[:, -1] - following, inner * jnp.ones_like(starts))
 
 
 def loss(

@@ -1,7 +1,10 @@
 """The dynamics model in both frameworks: loss, gradients and a step of training."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 import twins
 
 from crosscheck.check import difference
@@ -44,3 +47,18 @@ def test_training_and_prediction_agree(problem):
         a = ours.apply(getattr(in_jax, name), y0=y0, ts=ts)
         b = theirs.apply(getattr(in_torch, name), y0=y0, ts=ts)
         assert np.abs(a - b).max() < 1e-4  # dopri5 at 1e-6 in both, of other first steps
+
+
+def test_a_successor_that_does_not_exist_gives_no_number():
+    starts = np.ones((2, 1))
+    batch = {"values": np.ones((2, 3, 1)), "mask": np.ones((2, 3, 1)), "next": np.array([1, 2])}
+    gap = in_jax.shooting_losses(
+        jnp.ones((2, 3, 1)), jnp.asarray(starts), jax.tree.map(jnp.asarray, batch)
+    )[1]
+    assert np.isnan(gap)
+    with pytest.raises(IndexError):
+        in_torch.shooting_losses(
+            torch.ones(2, 3, 1),
+            torch.tensor(starts),
+            {k: torch.tensor(v) for k, v in batch.items()},
+        )
