@@ -128,8 +128,8 @@ def gain(task: Task, found: Interval) -> str:
 
 
 def shown(found: Interval) -> str:
-    """A mean and the half width of its interval."""
-    return f"{found.mean:.4g} ± {found.half:.2g}"
+    """A mean and the half width of its interval, which one seed does not have."""
+    return f"{found.mean:.4g}" + (f" ± {found.half:.2g}" if found.n > 1 else "")
 
 
 def summary(records: dict[str, Record]) -> str:
