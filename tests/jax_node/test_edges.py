@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 from closed_forms import SLOPES_AT
@@ -19,14 +18,6 @@ def decay(t, y, rate):
 
 def run(field=decay, y0=ONE, ts=(0.0, 1.0), args=None, *, solver="dopri5", **options):
     return solve(field, y0, list(ts), args, solver=solver, **options)
-
-
-@pytest.fixture
-def _no_type_checks():
-    """What a user passes meets no jaxtyping."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 from jax.test_util import check_grads
@@ -60,14 +59,6 @@ def test_a_repeated_time_stands_still(times):
 def test_a_solver_that_cannot_is_answered_with_the_list(times):
     with pytest.raises(ValueError, match=", ".join(METHODS)):
         solve_at(decay, jnp.ones((3, 2)), times, 1.3, solver="dopri5")
-
-
-@pytest.fixture
-def _no_type_checks():
-    """What a user passes meets no jaxtyping."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.parametrize("substeps", [0, 2.5])

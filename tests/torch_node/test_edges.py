@@ -5,7 +5,6 @@ from __future__ import annotations
 import doctest
 import math
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -31,14 +30,6 @@ def options(solver, adjoint="direct", **changes):
 def test_examples():
     found = doctest.testmod(torch_node.solve)
     assert found.failed == 0 < found.attempted
-
-
-@pytest.fixture
-def _no_type_checks():
-    """What a user passes meets no jaxtyping."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.usefixtures("_no_type_checks")

@@ -1,4 +1,3 @@
-import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -36,14 +35,6 @@ def test_bad_series_are_refused_in_one_sentence(times, values, complaint):
         series(times, values)
     assert complaint in str(error.value)
     assert "\n" not in str(error.value)
-
-
-@pytest.fixture
-def _no_type_checks():
-    """What a user passes meets no jaxtyping."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 DAYS = np.array(["2020-01-01", "2020-01-02", "2020-01-05"], "M8[D]")
