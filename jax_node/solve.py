@@ -12,7 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from jax_node import validate
+from jax_node import multistep, validate
 from jax_node.adjoint import Backward, Field, nan_unless, solve_by_adjoint
 from jax_node.closures import Program, open_field, origin
 from jax_node.derivatives import (
@@ -24,7 +24,6 @@ from jax_node.derivatives import (
 from jax_node.failures import Cause, SolveError, failure
 from jax_node.integrate import ADAPTIVE, FIXED, Loops, Method, Norm, open_norm
 from jax_node.integrate import rms as rms
-from jax_node.multistep import TIMES_ONCE
 from jax_node.reverse_only import differentiated_once, reverse_only
 
 FIXED_STEP = tuple(FIXED)
@@ -280,8 +279,9 @@ def _solve(
     if adjoint != "forward":
         once = _ONCE if adjoint == "checkpoint" else None
         y0, ts, params = reverse_only((y0, ts, params), _NO_FORWARD_MODE.format(adjoint), once)
-    if adjoint in ("direct", "forward") and "_adams" in method.solver:
-        ts = differentiated_once(ts, TIMES_ONCE.format(method.solver))
+    solver = method.make(given[1])
+    if adjoint in ("direct", "forward") and multistep.supports(solver):
+        ts = differentiated_once(ts, multistep.TIMES_ONCE.format(method.solver))
     args = params, given
     if adjoint == "forward":
         out = method.integrate(field, y0, ts, args, given[1])
@@ -289,7 +289,7 @@ def _solve(
     elif adjoint == "adjoint":
         integrate = differentiable_integrate(method)
         out = solve_by_adjoint(field, integrate, y0, ts, params, given, backward)
-    elif adjoint == "direct" and keeps_steps(method.make(given[1])):
+    elif adjoint == "direct" and keeps_steps(solver):
         out = solve_by_kept_steps(field, method, y0, ts, params, given, backward)
     else:
         loops: Loops = "checkpointed" if adjoint == "checkpoint" else "bounded"
