@@ -27,8 +27,9 @@ def write(page: Path) -> None:
     page_blocks.replace(page, "table-2", table_2(records))
     for task in TASKS:
         page_blocks.replace(page, task.name, block(records.get(task.name), task))
-    chosen = [(record, record.task.seconds) for record in records.values()]
-    figures.save(page.parent / "pictures" / "where_it_pays-gains.png", pictures.gains(chosen))
+    found = [(record.task, record.verdict(record.task.seconds)) for record in records.values()]
+    if ended := [(task, verdict) for task, verdict in found if verdict]:
+        figures.save(page.parent / "pictures" / "where_it_pays-gains.png", pictures.gains(ended))
     for record in records.values():
         for budget in record.budgets():
             figures.save(
@@ -166,10 +167,12 @@ def best(record: Record, budget: float, kind: protocol.Kind) -> str:
 def table_2(records: dict[str, Record]) -> str:
     """The paper's table 2 beside the tasks on its spirals, each at the task's own budget."""
     tasks = {n: task for n in PAPER for task in TASKS if task.name == f"spirals-{n}"}
-    done = {n: records[task.name] for n, task in tasks.items() if task.name in records}
-    here = lambda kind: [
-        best(done[n], task.seconds, kind) if n in done else "not run" for n, task in tasks.items()
-    ]
+
+    def here(kind: protocol.Kind) -> list[str]:
+        found = [(records.get(task.name), task.seconds) for task in tasks.values()]
+        # Methods whose runs are not all made have no mean to be the best by.
+        return [best(r, s, kind) if r and r.verdict(s) else "not finished" for r, s in found]
+
     rows: list[list[str | float]] = [
         ["latent ODE", *here("Neural ODE")],
         ["paper, latent ODE", *(ode for _, ode in PAPER.values())],

@@ -49,16 +49,14 @@ def scores(record: Record, budget: float) -> Figure:
     return figure
 
 
-def gains(records: Sequence[tuple[Record, float]]) -> Figure:
+def gains(ended: Sequence[tuple[Task, Verdict]]) -> Figure:
     """The gain of the Neural ODE with its interval: a row a task, a panel a unit, by verdict.
 
     Relative gains are drawn as the rival's error divided by the Neural ODE's, on a log axis.
     """
     panels: dict[tuple[bool, str], list[tuple[Task, Verdict]]] = {}
-    for record, budget in records:
-        if verdict := record.verdict(budget):
-            task = record.task
-            panels.setdefault((task.relative, task.unit), []).append((task, verdict))
+    for task, verdict in ended:
+        panels.setdefault((task.relative, task.unit), []).append((task, verdict))
     heights = [1 + len(rows) for rows in panels.values()]
     figure = Figure(figsize=(8, 1 + 0.33 * sum(heights)), dpi=110, layout="constrained")
     axes = figure.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0]
