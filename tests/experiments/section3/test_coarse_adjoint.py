@@ -75,6 +75,20 @@ def test_a_run_that_failed_has_an_infinite_loss_and_one_under_way_has_none():
     assert states(record)[0] == "open"
 
 
+def test_a_loss_rises_in_the_long_run_if_it_ends_well_above_its_least_five_epochs():
+    record = a_record(one_step_adjoint=0.02)
+    states = lambda: [clause.state for clause in coarse_adjoint.long_run(record)]
+    assert states() == ["fails", "fails"]  # one good epoch of seven is not the least loss
+    for run in record["runs"]:
+        if run["variant"] == "one-step-adjoint":
+            run["rows"] += [row | {"train_loss": 0.0301} for row in run["rows"][:5]]
+    assert states() == ["holds", "holds"]
+    record["runs"][0]["status"] = "failed"
+    assert states() == ["holds", "holds"]
+    del record["runs"][0]
+    assert states() == ["open", "open"]
+
+
 def test_follow_up_has_a_preset_of_seven_known_networks():
     cells = grid.cells(grid.PRESETS["follow-up"])
     assert len(FOLLOW_UP) == 7
