@@ -61,6 +61,7 @@ class Study:
         "laptop",
         "smoke",
         "coarse-adjoint",
+        "coarse-adjoint-long",
         "coarse-adjoint-full",
         "follow-up",
     ] = "laptop"
