@@ -1,8 +1,9 @@
 """Is the adjoint of a coarse step what spoilt training? `python experiments/verdict.py STUDY`.
 
-Applies the rule of section3/coarse_adjoint.py to the runs of `study.py --preset coarse-adjoint`,
-in their folder or in the JSON file made of it. `verdict.py STUDY FOLDER` writes tables and pictures
-too, for `pages.py docs/implicit_adams.md verdict=FOLDER follow-up=FOLDER/follow-up`.
+Applies the rule of section3/coarse_adjoint.py to the runs of `study.py --preset coarse-adjoint` or
+`coarse-adjoint-long`, in their folder or in the JSON file made of it. `verdict.py STUDY FOLDER`
+writes tables and pictures too, for `pages.py docs/implicit_adams.md verdict=FOLDER
+follow-up=FOLDER/follow-up`, or `long=FOLDER`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,13 @@ from experiments.harness.command import command
 from experiments.harness.errors import ConfigError
 from experiments.harness.figures import save
 from experiments.harness.files import write_atomic, writing
-from experiments.section3 import coarse_adjoint, coarse_adjoint_page, collect, follow_up_page
+from experiments.section3 import (
+    coarse_adjoint,
+    coarse_adjoint_page,
+    collect,
+    follow_up_page,
+    long_run_page,
+)
 
 
 def run(arguments: list[str], console: Console) -> None:
@@ -28,14 +35,25 @@ def run(arguments: list[str], console: Console) -> None:
     if not path.exists():
         raise ConfigError(f"{path} is not there.")
     record = collect.load(path)
-    clauses = coarse_adjoint.rule(record)
+    long = record["preset"] == "coarse-adjoint-long"
+    clauses = coarse_adjoint.long_run(record) if long else coarse_adjoint.rule(record)
     for clause in clauses:
         found = ", ".join(f"{q:.3g} (seed {s})" for s, q in clause.quotients.items()) or "no runs"
         line = f"{clause.state:6s} {clause.text}, {clause.bound}: {found}"
         console.print(line, highlight=False, soft_wrap=True)
-    console.print(coarse_adjoint.verdict(clauses), highlight=False, soft_wrap=True)
+    if not long:
+        console.print(coarse_adjoint.verdict(clauses), highlight=False, soft_wrap=True)
     if len(arguments) == 2:
-        write(record, Path(arguments[1]))
+        (write_long if long else write)(record, Path(arguments[1]))
+
+
+def write_long(record: dict[str, Any], folder: Path) -> None:
+    """Table and picture of the record of 160 epochs."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if figure := long_run_page.curves(record):
+            save(folder / "curves.png", figure)
+        write_atomic(folder / "summary.md", long_run_page.text(record))
 
 
 def write(record: dict[str, Any], folder: Path) -> None:

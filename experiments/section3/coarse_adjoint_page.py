@@ -33,7 +33,7 @@ COLOURS = (ORANGE, LIGHT_ORANGE, BLUE, PURPLE, "black", GREY)  # of the conditio
 def text(record: Record) -> str:
     """The rule and its verdict, and a row for every variant that has runs, in Markdown."""
     clauses = coarse_adjoint.rule(record)
-    rule, why = _clauses(clauses), _clauses(coarse_adjoint.why(record))
+    rule, why = clause_table(clauses), clause_table(coarse_adjoint.why(record))
     rows = [_row(name, runs) for name, runs in _by_variant(record)]
     headers = ["trained by", "seeds", "training loss", "test error (%)", "cosine", "size",
                "reconstruction", "L"]  # fmt: skip
@@ -52,7 +52,8 @@ def text(record: Record) -> str:
     )
 
 
-def _clauses(clauses: Sequence[Clause]) -> str:
+def clause_table(clauses: Sequence[Clause]) -> str:
+    """A row for every clause of a rule: its quotients by seed, its bound, and whether it holds."""
     seeds = coarse_adjoint.SEEDS
     quotients = lambda clause: [
         f"{clause.quotients[seed]:.3g}" if seed in clause.quotients else "not run" for seed in seeds

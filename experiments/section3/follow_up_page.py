@@ -24,7 +24,7 @@ def text(record: dict[str, Any]) -> str:
         [
             title,
             f"{error:.2f}",
-            " / ".join(f"{_selected(run)['test_error']:.1f}" for run in runs) or "not run",
+            " / ".join(f"{selected(run)['test_error']:.1f}" for run in runs) or "not run",
             " / ".join(f"{final_loss(run):.2g}" for run in runs),
             " / ".join(str(run["seed"]) for run in runs),
         ]
@@ -53,7 +53,7 @@ def curves(record: dict[str, Any]) -> Figure | None:
     if not ours.lines:
         return None
     ours.set(title="Ours: 4,000 images", ylabel="training loss (nats)", yscale="log")
-    _draw_theirs(theirs)
+    draw_theirs(theirs)
     for axis in (ours, theirs):
         axis.set_xlabel("epoch")
         bare(axis)
@@ -61,7 +61,8 @@ def curves(record: dict[str, Any]) -> Figure | None:
     return figure
 
 
-def _draw_theirs(axis: Axes) -> None:
+def draw_theirs(axis: Axes) -> None:
+    """What is known of their training loss with implicit Adams and SGD."""
     epochs, low, high = JUMPS
     axis.fill_between([1, epochs], low, high, color=GREEN, alpha=0.3, linewidth=0)
     axis.plot(*zip(LEAST, END, strict=True), "o--", color=GREEN)
@@ -71,5 +72,6 @@ def _draw_theirs(axis: Axes) -> None:
     axis.set(title="Theirs: 60,000 images", xlim=(0, 165))
 
 
-def _selected(run: dict[str, Any]) -> dict[str, Any]:
+def selected(run: dict[str, Any]) -> dict[str, Any]:
+    """The epoch of least training loss."""
     return min(run["rows"], key=lambda row: row["train_loss"])

@@ -124,3 +124,18 @@ def test_the_command_writes_what_the_page_takes(tmp_path, page):
     assert "| ResNet-1 | 0.64 | not run |" in text
     for name in ("verdict-training", "verdict-switch", "verdict-cost", "follow-up-curves"):
         assert (tmp_path / "pictures" / f"page-{name}.png").stat().st_size > 1000
+
+
+def test_the_command_writes_the_long_runs_too(tmp_path):
+    record = a_record(one_step_adjoint=0.02)
+    record["preset"] = "coarse-adjoint-long"
+    for run in record["runs"]:
+        rows = [row for k in range(10) for row in run["rows"]]
+        run["rows"] = [row | {"epoch": k + 1} for k, row in enumerate(rows)]
+    file, page = tmp_path / "study.json", tmp_path / "page.md"
+    file.write_text(collect.text(record))
+    page.write_text("<!-- long -->\n<!-- end long -->\n")
+    assert verdict.main([str(file), str(tmp_path / "out")]) == 0
+    assert pages.main([str(page), f"long={tmp_path / 'out'}"]) == 0
+    assert "| direct | 2 | 0.01 | 0.01 | 0.01 | 3 | 1.0 |" in page.read_text()
+    assert (tmp_path / "pictures" / "page-long-curves.png").stat().st_size > 1000
