@@ -236,9 +236,7 @@ def test_a_run_in_progress_is_locked_and_an_interrupt_keeps_its_epochs(small, wi
     assert folder.is_dir()
 
 
-@pytest.mark.parametrize(
-    "module", ["pages", "latent_table", "examine", "verdict", "collect", "report"]
-)
+@pytest.mark.parametrize("module", ["pages", "examine", "verdict", "collect", "report"])
 def test_help_says_how_the_command_is_called(module, capsys):
     assert importlib.import_module(f"experiments.{module}").main(["--help"]) == 0
     assert f"{module}.py" in capsys.readouterr().out
