@@ -73,7 +73,7 @@ def gains(ended: Sequence[tuple[Task, Verdict]]) -> Figure:
         if relative:
             axis.set_xscale("log")
             plain_log(axis.xaxis)
-        ratio = "error of the best rival / error of the Neural ODE (above 1 it is the better)"
+        ratio = "error of the best rival / error of the Neural ODE"
         axis.set_xlabel(ratio if relative else f"better than the best rival by, {unit}")
         bare(axis)
     keys = [Line2D([], [], color=c, marker="o", label=words) for words, c in VERDICTS.items()]
