@@ -28,8 +28,13 @@ def write(page: Path) -> None:
     for task in TASKS:
         page_blocks.replace(page, task.name, block(records.get(task.name), task))
     found = [(record.task, record.verdict(record.task.seconds)) for record in records.values()]
-    if ended := [(task, verdict) for task, verdict in found if verdict]:
-        figures.save(page.parent / "pictures" / "where_it_pays-gains.png", pictures.gains(ended))
+    if decided := [(task, verdict) for task, verdict in found if verdict]:
+        figures.save(page.parent / "pictures" / "where_it_pays-gains.png", pictures.gains(decided))
+    spirals = {n: records.get(f"spirals-{n}") for n in (10, *PAPER)}
+    ended = {n: r for n, r in spirals.items() if r and r.verdict(r.task.seconds)}
+    if len(ended) > 1:
+        path = page.parent / "pictures" / "where_it_pays-sparser.png"
+        figures.save(path, pictures.sparser(ended))
     for record in records.values():
         for budget in record.budgets():
             figures.save(

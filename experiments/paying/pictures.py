@@ -9,7 +9,15 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from experiments.harness.figures import BLUE, GREY, ORANGE, bare, plain_log
+from experiments.harness.figures import (
+    BLUE,
+    GREY,
+    LIGHT_BLUE,
+    LIGHT_ORANGE,
+    ORANGE,
+    bare,
+    plain_log,
+)
 from experiments.paying.protocol import Task, Verdict
 from experiments.paying.record import Record
 from experiments.section3.intervals import interval
@@ -78,4 +86,30 @@ def gains(ended: Sequence[tuple[Task, Verdict]]) -> Figure:
         bare(axis)
     keys = [Line2D([], [], color=c, marker="o", label=words) for words, c in VERDICTS.items()]
     figure.legend(handles=keys, loc="outside upper center", ncols=3, frameon=False)
+    return figure
+
+
+def sparser(records: dict[int, Record]) -> Figure:
+    """Error of four methods by the number of times observed: a dot a seed, a line of their means.
+
+    The methods are a latent ODE and a recurrent network, each of two kinds.
+    """
+    drawn = {"latent": BLUE, "ode-rnn": LIGHT_BLUE, "decay": ORANGE, "free": LIGHT_ORANGE}
+    figure = Figure(figsize=(7.2, 3.8), dpi=110, layout="constrained")
+    axis = figure.subplots()
+    for name, colour in drawn.items():
+        tests = {n: r.scores(name, r.task.seconds)["test"] for n, r in records.items()}
+        title = next(iter(records.values())).task.methods[name].title
+        axis.plot(
+            list(tests), [np.mean(test) for test in tests.values()], color=colour, label=title
+        )
+        for n, test in tests.items():
+            axis.plot([n] * len(test), test, "o", color=colour, ms=4, alpha=0.7)
+    axis.set(xscale="log", yscale="log", xlabel="times observed of 100")
+    axis.set_ylabel(next(iter(records.values())).task.measure)
+    axis.set_xticks(list(records), [str(n) for n in records])
+    axis.minorticks_off()
+    plain_log(axis.yaxis)
+    bare(axis)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return figure
