@@ -70,7 +70,8 @@ class Study:
     relu-norm, without the last ReLU, with other normalisations; coarsely-trained, with coarse
     solvers. fashion: Fashion-MNIST, 20,000 images (-full: all). laptop: 3 epochs, 93 runs; paper:
     160 epochs of the full set; coarse-adjoint: what the adjoint of a coarse step does to training
-    (-full: on a full set); follow-up: the seven networks of the work we follow up on."""
+    (-long: for 160 epochs; -full: on a full set); follow-up: the seven networks of the work we
+    follow up on."""
     only: Annotated[str | None, flags.named("NAMES", "all")] = None
     """Only these variants of the preset, with commas between."""
     minutes: Annotated[float | None, flags.named("M", "laptop 85, paper no limit")] = None
