@@ -60,7 +60,7 @@ class Held:
 
 Moves = Callable[..., Any]  # a model and states to states at later times
 Score = Callable[[Held, ndarray], float]
-TrivialScore = Callable[[Data, Part], float]
+Measure = Callable[[Data], Score]  # of a seed's data: it may depend on their clock
 Fits = Callable[[list[Series]], list[sindy.Polynomial]]
 
 
@@ -162,90 +162,103 @@ def bounded(found: ndarray) -> ndarray:
     return np.clip(np.nan_to_num(found, nan=BOUND, posinf=BOUND, neginf=-BOUND), -BOUND, BOUND)
 
 
+MEASURES: dict[str, Measure] = {
+    "rmse": lambda data: rmse,
+    "valid": lambda data: invalid(data.train.windows.pace),
+    "climate": lambda data: climate,
+}
+
+
+def learnt(
+    measure: Measure, title: str, kind: Kind, method: Moves, apply: Moves, cut: bool = True
+) -> Learnt:
+    """A method trained by `method`, on windows or, not `cut`, on trajectories; used by `apply`."""
+
+    def build(data: Data, size: int, seed: int) -> Any:
+        windows = data.train.windows
+        starts = windows.starts if cut else windows.batch["all_values"][:, 0]
+        model = Shot(starts, size, kind == "Neural ODE", rngs=nnx.Rngs(seed))
+        return learner(model, lambda model, b: loss(model, b if cut else uncut(b), method))
+
+    def score(trained: Any, data: Data, part: Part) -> float:
+        held: Held = getattr(data, part)
+        ts = np.tile(held.times, (len(held.truth), 1))
+        found = trained.apply(apply, y0=held.truth[:, 0], ts=ts)
+        return measure(data)(held, bounded(found))
+
+    return Learnt(title, kind, build, score)
+
+
+def fitted(measure: Measure, title: str, fit: Fits, numbers: Callable[[ndarray], int]) -> Trivial:
+    """Of the polynomials fitted to scaled series the best by validation, once for a seed's data."""
+
+    def score_of(one: sindy.Polynomial, data: Data, part: Part) -> float:
+        held: Held = getattr(data, part)
+        return measure(data)(held, bounded(one.solve(held.truth[:, 0], held.times)))
+
+    @functools.cache
+    def best_of(train: Train, validation: Held) -> sindy.Polynomial:
+        data = Data(train, validation, None, lambda step: {})
+        tried = fit(train.windows.scaled(train.series))
+        return min(tried, key=lambda one: score_of(one, data, "validation"))
+
+    best = lambda data: best_of(data.train, data.validation)
+    return Trivial(
+        title,
+        lambda data, part: score_of(best(data), data, part),
+        lambda data: numbers(best(data).coefficients),
+        "baseline",
+    )
+
+
+def constant(
+    measure: Measure, title: str, value: Callable[[ndarray], ndarray], numbers: Callable[[int], int]
+) -> Trivial:
+    """A value that stays, made of the true states; of how many numbers, by their dimension."""
+
+    def score(data: Data, part: Part) -> float:
+        held: Held = getattr(data, part)
+        return measure(data)(held, np.broadcast_to(value(held.truth), held.truth.shape))
+
+    return Trivial(title, score, lambda data: numbers(data.validation.truth.shape[2]))
+
+
+def sparse(series: list[Series]) -> list[sindy.Polynomial]:
+    """Sparse regressions, to be chosen from by validation."""
+    return [sindy.fit(series, degree, t) for degree in DEGREES for t in THRESHOLDS]
+
+
+def methods(measure: Measure) -> dict[str, Learnt | Trivial]:
+    """What is compared on every system."""
+    return {
+        "field": learnt(measure, "neural ODE, multiple shooting", "Neural ODE", flow, carry),
+        "field-whole": learnt(
+            measure, "neural ODE, whole trajectories", "Neural ODE", flow, carry, False
+        ),
+        "gru": learnt(measure, "GRU, multiple shooting", "baseline", recur, recur),
+        "gru-whole": learnt(measure, "GRU, whole trajectories", "baseline", recur, recur, False),
+        "sparse": fitted(
+            measure, "sparse regression (SINDy)", sparse, lambda c: int((c != 0).sum())
+        ),
+        "polynomial": fitted(
+            measure,
+            "polynomial field, fitted to trajectories",
+            lambda series: list(fits(series, FIT_DEGREES)),
+            lambda c: c.size,
+        ),
+        "first": constant(measure, "first value", lambda truth: truth[:, :1], lambda dim: 0),
+        "mean": constant(measure, "mean of the data", lambda truth: np.zeros(()), lambda dim: dim),
+    }
+
+
 def task(
     name: str, system: str, title: str, measure: str, end: float, score: str,
     margin: float, relative: bool, unit: str = "",
 ) -> Task:  # fmt: skip
     """The comparison on one system."""
-
-    def of(data: Data) -> Score:
-        pace = data.train.windows.pace
-        return {"rmse": rmse, "valid": invalid(pace), "climate": climate}[score]
-
-    def scored(method: Moves) -> Callable[[Any, Data, Part], float]:
-        def result(trained: Any, data: Data, part: Part) -> float:
-            held: Held = getattr(data, part)
-            ts = np.tile(held.times, (len(held.truth), 1))
-            found = trained.apply(method, y0=held.truth[:, 0], ts=ts)
-            return of(data)(held, bounded(found))
-
-        return result
-
-    def learnt(title: str, kind: Kind, method: Moves, apply: Moves, cut: bool = True) -> Learnt:
-        def build(data: Data, size: int, seed: int) -> Any:
-            windows = data.train.windows
-            starts = windows.starts if cut else windows.batch["all_values"][:, 0]
-            model = Shot(starts, size, kind == "Neural ODE", rngs=nnx.Rngs(seed))
-            return learner(model, lambda model, b: loss(model, b if cut else uncut(b), method))
-
-        return Learnt(title, kind, build, scored(apply))
-
-    def polynomial_score(one: sindy.Polynomial, data: Data, part: Part) -> float:
-        held: Held = getattr(data, part)
-        return of(data)(held, bounded(one.solve(held.truth[:, 0], held.times)))
-
-    def by_validation(fitted: Fits) -> tuple[Callable[[Data], sindy.Polynomial], TrivialScore]:
-        """The best of what is fitted to scaled series, once for a seed's data; and its score."""
-
-        @functools.cache
-        def best(train: Train, validation: Held) -> sindy.Polynomial:
-            data = Data(train, validation, None, lambda step: {})
-            tried = fitted(train.windows.scaled(train.series))
-            return min(tried, key=lambda one: polynomial_score(one, data, "validation"))
-
-        of_data = lambda data: best(data.train, data.validation)
-        return of_data, lambda data, part: polynomial_score(of_data(data), data, part)
-
-    sparse, sparse_score = by_validation(
-        lambda series: [sindy.fit(series, d, t) for d in DEGREES for t in THRESHOLDS]
-    )
-    whole, whole_score = by_validation(lambda series: list(fits(series, FIT_DEGREES)))
-
-    def constant(value: Callable[[ndarray], ndarray]) -> Callable[[Data, Part], float]:
-        def result(data: Data, part: Part) -> float:
-            held: Held = getattr(data, part)
-            return of(data)(held, np.broadcast_to(value(held.truth), held.truth.shape))
-
-        return result
-
     return Task(
         name, title, measure, margin, relative, 60.0, SEEDS, make(system, end),
-        {
-            "field": learnt("neural ODE, multiple shooting", "Neural ODE", flow, carry),
-            "field-whole": learnt(
-                "neural ODE, whole trajectories", "Neural ODE", flow, carry, cut=False
-            ),
-            "gru": learnt("GRU, multiple shooting", "baseline", recur, recur),
-            "gru-whole": learnt("GRU, whole trajectories", "baseline", recur, recur, cut=False),
-            "sparse": Trivial(
-                "sparse regression (SINDy)",
-                sparse_score,
-                lambda data: int((sparse(data).coefficients != 0).sum()),
-                "baseline",
-            ),
-            "polynomial": Trivial(
-                "polynomial field, fitted to trajectories",
-                whole_score,
-                lambda data: whole(data).coefficients.size,
-                "baseline",
-            ),
-            "first": Trivial("first value", constant(lambda truth: truth[:, :1]), lambda data: 0),
-            "mean": Trivial(
-                "mean of the data", constant(lambda truth: np.zeros(())),
-                lambda data: data.validation.truth.shape[2],
-            ),
-        },
-        unit,
+        methods(MEASURES[score]), unit,
     )  # fmt: skip
 
 
