@@ -3,7 +3,7 @@
 Applies the rule of section3/coarse_adjoint.py to the runs of `study.py --preset coarse-adjoint` or
 `coarse-adjoint-long`, in their folder or in the JSON file made of it. `verdict.py STUDY FOLDER`
 writes tables and pictures too, for `pages.py docs/implicit_adams.md verdict=FOLDER
-follow-up=FOLDER/follow-up`, or `long=FOLDER`.
+follow-up=FOLDER/follow-up`, or `long=FOLDER`, or, of `coarse-adjoint-full`, `full=FOLDER`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from experiments.harness.errors import ConfigError
 from experiments.harness.figures import save
 from experiments.harness.files import write_atomic, writing
 from experiments.section3 import (
+    both_gradients_page,
     coarse_adjoint,
     coarse_adjoint_page,
     collect,
     follow_up_page,
-    long_run_page,
 )
+from experiments.section3.coarse_adjoint import FULL, LONG
 
 
 def run(arguments: list[str], console: Console) -> None:
@@ -35,25 +36,25 @@ def run(arguments: list[str], console: Console) -> None:
     if not path.exists():
         raise ConfigError(f"{path} is not there.")
     record = collect.load(path)
-    long = record["preset"] == "coarse-adjoint-long"
-    clauses = coarse_adjoint.long_run(record) if long else coarse_adjoint.rule(record)
+    both = record["preset"] in (LONG, FULL)
+    clauses = (coarse_adjoint.long_run if both else coarse_adjoint.rule)(record)
     for clause in clauses:
         found = ", ".join(f"{q:.3g} (seed {s})" for s, q in clause.quotients.items()) or "no runs"
         line = f"{clause.state:6s} {clause.text}, {clause.bound}: {found}"
         console.print(line, highlight=False, soft_wrap=True)
-    if not long:
+    if not both:
         console.print(coarse_adjoint.verdict(clauses), highlight=False, soft_wrap=True)
     if len(arguments) == 2:
-        (write_long if long else write)(record, Path(arguments[1]))
+        (write_both if both else write)(record, Path(arguments[1]))
 
 
-def write_long(record: dict[str, Any], folder: Path) -> None:
-    """Table and picture of the record of 160 epochs."""
+def write_both(record: dict[str, Any], folder: Path) -> None:
+    """Table and picture of one step by both gradients."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        if figure := long_run_page.curves(record):
+        if figure := both_gradients_page.curves(record):
             save(folder / "curves.png", figure)
-        write_atomic(folder / "summary.md", long_run_page.text(record))
+        write_atomic(folder / "summary.md", both_gradients_page.text(record))
 
 
 def write(record: dict[str, Any], folder: Path) -> None:

@@ -48,6 +48,7 @@ SEEDS = (0, 1, 2)
 # last epochs the median is taken: without momentum the loss of single epochs jumps.
 FACTOR, LAST = 3.0, 5
 RISE = 1.5
+LONG, FULL = "coarse-adjoint-long", "coarse-adjoint-full"
 
 
 def name_of(solver: str, gradient: str, condition: str = "") -> str:
@@ -139,11 +140,11 @@ PRESETS = {
         blocks=tuple((tuple(name for _, name, _ in FOLLOW_UP), (seed,)) for seed in SEEDS),
     ),
     # As many epochs as theirs; `long_run` has the rule.
-    "coarse-adjoint-long": Preset(
+    LONG: Preset(
         flags=f"--epochs 160 --batch-size 32 {_THEIRS}",
         blocks=((_DECIDE[:1], SEEDS), (_DECIDE[1:2], SEEDS)),
     ),
-    "coarse-adjoint-full": Preset(
+    FULL: Preset(
         flags=f"--epochs 12 --batch-size 128 {_THEIRS}",
         blocks=((_DECIDE[:2], (0,)),),
     ),
@@ -250,7 +251,7 @@ def long_run(record: dict[str, Any]) -> list[Clause]:
     }
     return [
         Clause("by adjoint: final loss / least", rises, True, RISE),
-        Clause("after 160 epochs: adjoint / direct", quotients(record, adjoint, direct), True),
+        Clause("at the end: adjoint / direct", quotients(record, adjoint, direct), True),
     ]
 
 

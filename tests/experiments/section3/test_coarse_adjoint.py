@@ -137,5 +137,5 @@ def test_the_command_writes_the_long_runs_too(tmp_path):
     page.write_text("<!-- long -->\n<!-- end long -->\n")
     assert verdict.main([str(file), str(tmp_path / "out")]) == 0
     assert pages.main([str(page), f"long={tmp_path / 'out'}"]) == 0
-    assert "| direct | 2 | 0.01 | 0.01 | 0.01 | 3 | 1.0 |" in page.read_text()
+    assert "| direct | 2 | 70 | 0.01 | 0.01 | 0.90 | 3 | 1.0 |" in page.read_text()
     assert (tmp_path / "pictures" / "page-long-curves.png").stat().st_size > 1000
