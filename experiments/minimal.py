@@ -64,6 +64,10 @@ def main(epochs: int, batch_size: int, seed: int, limit: int | None) -> float:
     """Train and test; returns the test error in per cent."""
     (images, labels), (test_images, test_labels) = load()
     images, labels = images[:limit], labels[:limit]
+    if epochs < 1 or not 1 <= batch_size <= len(labels):
+        raise SystemExit(
+            f"minimal.py: no epoch, or no batch of {batch_size} in {len(labels)} images."
+        )
     structure, weights = nnx.split(ODENet(nnx.Rngs(seed)))
     steps = len(labels) // batch_size
     rate = optax.cosine_decay_schedule(0.1, epochs * steps)

@@ -1,6 +1,7 @@
 import re
 
 import numpy as np
+import pytest
 
 from experiments import minimal
 
@@ -17,6 +18,12 @@ def test_it_learns(capsys, monkeypatch):
     assert losses[2] < losses[1] < losses[0]
     assert losses[2] < 2.3
     assert found[2][2] == f"{error:.2f}"
+
+
+@pytest.mark.parametrize(("epochs", "batch_size"), [(0, 16), (1, 0), (1, 65)])
+def test_nothing_to_train_is_refused(epochs, batch_size):
+    with pytest.raises(SystemExit, match="no epoch, or no batch of"):
+        minimal.main(epochs=epochs, batch_size=batch_size, seed=0, limit=64)
 
 
 def test_no_image_is_in_both_parts():
