@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from torch_node.irregular import solve_at
+from torch_node.irregular import known, solve_at
 from torch_node.learner import Learner
 from torch_node.mlp import GRU, MLP
 from torch_node.solve import SolveError, solve
@@ -54,7 +54,7 @@ def shooting_losses(
     """Of multiple shooting: the errors of observations and of windows' ends, as in jax_node."""
     successor = batch["next"].long()
     inner = (successor != torch.arange(len(starts), device=ys.device)).to(ys.dtype)[:, None]
-    data = _masked_mean(ys - batch["values"], batch["mask"])
+    data = _masked_mean(ys - known(batch["values"], batch["mask"]), batch["mask"])
     return data, _masked_mean(ys[:, -1] - starts[successor], inner * torch.ones_like(starts))
 
 
@@ -66,7 +66,8 @@ def loss(
     ys = solve_at(field, model.starts, batch["times"], solver=solver, substeps=substeps)
     data, gap = shooting_losses(ys, model.starts, batch)
     free = model.rnn(batch["all_values"][:, 0], batch["all_times"])
-    rnn = _masked_mean(free - batch["all_values"], batch["all_mask"])
+    mask = batch["all_mask"]
+    rnn = _masked_mean(free - known(batch["all_values"], mask), mask)
     total = data + gap_weight * gap + rnn
     return total, {"data": data, "gap": gap, "rnn": rnn}
 

@@ -49,6 +49,22 @@ def test_training_and_prediction_agree(problem):
         assert np.abs(a - b).max() < 1e-4  # dopri5 at 1e-6 in both, of other first steps
 
 
+def test_a_missing_value_may_be_nan():
+    values = np.array([[[1.0], [np.nan], [3.0]]])
+    batch = {"values": values, "mask": 1.0 - np.isnan(values), "next": np.array([0])}
+    ours = {k: jnp.asarray(v) for k, v in batch.items()}
+    data = lambda ys: in_jax.shooting_losses(ys, jnp.ones((1, 1)), ours)[0]
+    loss, gradient = jax.value_and_grad(data)(jnp.zeros((1, 3, 1)))
+    assert loss == (1 + 9) / 2
+    assert gradient.ravel().tolist() == [-1, 0, -3]
+    ys = torch.zeros(1, 3, 1, dtype=torch.float64, requires_grad=True)
+    theirs = {k: torch.from_numpy(v) for k, v in batch.items()}
+    data, _ = in_torch.shooting_losses(ys, torch.ones(1, 1, dtype=torch.float64), theirs)
+    data.backward()
+    assert data.item() == loss
+    assert ys.grad.ravel().tolist() == [-1, 0, -3]
+
+
 def test_a_successor_that_does_not_exist_gives_no_number():
     starts = np.ones((2, 1))
     batch = {"values": np.ones((2, 3, 1)), "mask": np.ones((2, 3, 1)), "next": np.array([1, 2])}
