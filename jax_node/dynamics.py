@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jax_node import validate
 from jax_node.irregular import known, solve_at
 from jax_node.learner import Learner
 from jax_node.mlp import GRU, MLP, Linear
@@ -70,9 +71,13 @@ def shooting_losses(
     distances from the end `ys[:, -1]` of a window to the start of the next one. `batch` has
     `values` and `mask` (1 where observed), `[windows, times, dim]`, and `next`, the index of each
     window's successor, or of itself at the end of a trajectory; that of no window gives NaN.
+    ValueError for another shape.
     """
     successor = batch["next"]
-    following = starts.at[successor].get(mode="fill", fill_value=jnp.nan)
+    validate.shape("next", successor, starts.shape[:1])
+    following = starts.at[successor].get(
+        mode="fill", fill_value=jnp.nan, wrap_negative_indices=False
+    )
     inner = (successor != jnp.arange(len(starts))).astype(ys.dtype)[:, None]
     data = _masked_mean(ys - known(batch["values"], batch["mask"]), batch["mask"])
     return data, _masked_mean(ys[:, -1] - following, inner * jnp.ones_like(starts))
@@ -163,4 +168,5 @@ def learner(
 
 
 def _masked_mean(error: Array, mask: Array) -> Float[Array, ""]:
+    validate.shape("mask", mask, error.shape)
     return jnp.sum(mask * error**2) / jnp.maximum(jnp.sum(mask), 1)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jax_node import validate
 from jax_node.irregular import known, solve_at
 from jax_node.learner import Learner
 from jax_node.mlp import GRU, MLP, Linear
@@ -147,6 +148,7 @@ def negative_elbo(model: LatentODE, batch: Mapping[str, Array], *, solver: str) 
     """Negative evidence lower bound of one latent ODE, in nats per observed value; see `loss`."""
     times, values, mask = batch["times"], batch["values"], batch["mask"]
     mean, log_variance = model.encoder(times, values, mask)
+    validate.shape("noise", batch["noise"], mean.shape)
     z0 = mean + jnp.exp(log_variance / 2) * batch["noise"]
     found = model.decode(z0, times, solver=solver)
     # The prior of z0 is the standard normal.

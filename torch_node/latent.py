@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch_node.irregular import known, solve_at
 from torch_node.learner import Learner
 from torch_node.mlp import GRU, MLP
+from torch_node.validate import check_shape
 
 Times = Float[Tensor, "batch times"]
 Values = Float[Tensor, "batch times channels"]
@@ -123,6 +124,7 @@ def negative_elbo(
     """Negative evidence lower bound of one latent ODE, in nats per observed value; see `loss`."""
     times, values, mask = batch["times"], batch["values"], batch["mask"]
     mean, log_variance = model.encoder(times, values, mask)
+    check_shape("noise", batch["noise"], mean.shape)
     z0 = mean + torch.exp(log_variance / 2) * batch["noise"]
     found = model.decode(z0, times, solver=solver)
     kl = 0.5 * (log_variance.exp() + mean**2 - 1 - log_variance).sum()

@@ -66,6 +66,12 @@ def check_limits(
             raise ValueError(f"`max_step` is {max_step}; a positive number expected")
 
 
+def check_shape(name: str, tensor: Tensor, expected: Sequence[int]) -> None:
+    """Raise ValueError for a tensor that would only fit by being spread."""
+    if tensor.shape != tuple(expected):
+        raise ValueError(f"`{name}` has shape {list(tensor.shape)}; {list(expected)} expected")
+
+
 def as_tensor(name: str, value: Any, dtype: torch.dtype | None = None) -> Tensor:
     """A tensor of what may be one: numpy's arrays too of any strides and byte order."""
     if isinstance(value, np.ndarray) and value.dtype.kind in "iuf":
