@@ -152,9 +152,9 @@ def solve(
             (of `checkpoint` and `direct` those recomputed to be differentiated), failed solves, and
             for `adjoint` the `reconstruction`, which says how far to trust the gradient.
         norm: of the state, in which errors are measured; by default its RMS. It is not
-            differentiated; a step of which it is below 0 fails; devices that share a batch take the
-            largest of theirs. Backwards `adjoint` takes the largest of this norm of the state, of
-            its adjoint, and the RMS of the rest.
+            differentiated; where it is below 0, or the same for all states, the solve fails;
+            devices that share a batch take the largest of theirs. Backwards `adjoint` takes the
+            largest of this norm of the state, of its adjoint, and the RMS of the rest.
 
     Gradients are with respect to `y0`, `ts` and `args`, and to none of the options:
 
@@ -295,7 +295,8 @@ def _solve(
         loops: Loops = "checkpointed" if adjoint == "checkpoint" else "bounded"
         out = solve_through_loops(field, method, loops, y0, ts, args, backward)
     stats = out.stats
-    stats["cause"] = validate.found_at_run_time(method.solver, ts, given[1], stats["cause"])
+    cause = jnp.where(method.measures(y0, given[1]), stats["cause"], int(Cause.OPTIONS))
+    stats["cause"] = validate.found_at_run_time(method.solver, ts, given[1], cause)
     stats["ok"] = stats["cause"] == Cause.NONE
     reached = (ts - stats["t"]) * jnp.sign(ts[-1] - ts[0]) <= 0
     ys = nan_unless(reached & (stats["cause"] < Cause.TIMES), out.ys, (y0, ts, params))
