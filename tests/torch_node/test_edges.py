@@ -476,11 +476,12 @@ def test_parameters_that_an_adjoint_would_count_wrong_are_refused(adjoint):
     class Scaled(torch.nn.Module):
         def __init__(self):
             super().__init__()
+            self.until = 0.5  # is not read in the first step back
             self.a = numbers(0.5, 2.0, grad=True)  # is no nn.Parameter
             self.b = torch.nn.Parameter(numbers(1.0, 1.0))
 
         def forward(self, t, y):
-            return self.a * y + t * self.b
+            return self.a * y + t * self.b if t < self.until else t * self.b
 
     field, y0 = Scaled(), numbers(1.0, 2.0, grad=True)
     settings = options("euler", adjoint, params=None)
