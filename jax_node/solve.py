@@ -144,7 +144,9 @@ def solve(
         rtol, atol: tolerances of adaptive solvers. For `implicit_adams` they end the corrector's
             iteration, at most four times a step, and control nothing else.
         step_size: of the solvers in `FIXED_STEP`, from `ts[0]` on; the last step is cut at
-            `ts[-1]`. States within a step are interpolated.
+            `ts[-1]`, and fixed-step Adams takes it for a whole one: with error of order 2 unless
+            the step divides the way (by `adjoint`, every interval of `ts`). States within a step
+            are interpolated.
         dtmax: largest step of an adaptive solver: it sees what lasts as long.
         jump_ts: times at which the field jumps: an adaptive step ends before, one begins after.
         max_steps: steps after which the solve is given up, per solve.
