@@ -11,6 +11,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jax_node import validate
 from jax_node.learner import Learner
 from jax_node.mlp import MLP, Linear
 from jax_node.solve import Solution, solve
@@ -50,10 +51,14 @@ class Pair(nnx.Module):
 def loss(
     model: Pair, batch: Mapping[str, Array], *, steps: int
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """Sum of both cross-entropies for `x` and `label` (0 or 1); solved by rk4 in `steps` steps."""
+    """Sum of both cross-entropies for `x` and `label` (0 or 1); solved by rk4 in `steps` steps.
+
+    ValueError for labels that are not `[batch]`.
+    """
     parts = {}
     for name, one in (("plain", model.plain), ("augmented", model.augmented)):
         logit, _ = one(batch["x"], solver="rk4", adjoint="direct", step_size=1 / steps)
+        validate.shape("label", batch["label"], logit.shape)
         parts[name] = optax.sigmoid_binary_cross_entropy(logit, batch["label"]).mean()
     return parts["plain"] + parts["augmented"], parts
 

@@ -77,8 +77,9 @@ class ImageLearner(Learner):
         and rejected of the forward solve; the last four are 0 for a ResNet. By `adjoint` also
         reconstruction (see `adjoint.Backward`), with penalties kinetic, and jacobian if it has a
         weight, both unweighted. Raises SolveError and NonFiniteLossError; all is then as it was
-        before.
+        before. Here and below ValueError for images or labels of another kind.
         """
+        _check(batch["images"], batch["labels"])
         found = NO_SOLVE | super().train_step(batch, learning_rate)
         if self._adjoint != "adjoint":
             found.pop("reconstruction", None)
@@ -86,6 +87,7 @@ class ImageLearner(Learner):
 
     def evaluate(self, images: Pixels, labels: Labels) -> dict[str, float]:
         """Mean loss, number of errors and the solve's statistics for one batch of any size."""
+        _check(images, labels)
         logits, solution, _ = self._evaluate(images)
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(labels)).mean()
         wrong = {"loss": float(loss), "errors": float(np.sum(np.argmax(logits, 1) != labels))}
@@ -110,6 +112,7 @@ class ImageLearner(Learner):
 
     def check_gradient(self, images: Pixels, labels: Labels) -> dict[str, float]:
         """How far the ODE-Net's gradient is from the others: see `gradient_check`."""
+        _check(images, labels)
         with self._context(), full_precision():
             placed = self._place({"images": images, "labels": labels})
             inputs = as_images(placed["images"], self._dtype), placed["labels"]
@@ -123,6 +126,16 @@ class ImageLearner(Learner):
         if output.solution is not None:
             output.solution.check()
         return output
+
+
+def _check(images: ndarray, labels: ndarray) -> None:
+    """Refuse labels that are not a class for each image: -1 would be the last class."""
+    whole = np.issubdtype(labels.dtype, np.integer)
+    if not whole or labels.shape != images.shape[:1] or labels.min(initial=0) < 0:
+        raise ValueError(
+            f"the labels are {labels.dtype}{list(labels.shape)} from {labels.min(initial=0)} on "
+            f"for {len(images)} images: give each a class, a whole number from 0 on"
+        )
 
 
 NO_SOLVE = {"nfe_forward": 0.0, "nfe_backward": 0.0, "steps": 0.0, "rejected": 0.0}

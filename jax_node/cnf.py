@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jax_node import validate
 from jax_node.learner import Learner
 from jax_node.mlp import MLP
 from jax_node.solve import solve
@@ -98,8 +99,8 @@ def log_density(
         ValueError: `x` is no batch of points of the field's dimension, or `probe` of other shape.
     """
     _check(x, velocity.dim)
-    if probe is not None and probe.shape != x.shape:
-        raise ValueError(f"`probe` has shape {probe.shape} and `x` {x.shape}")
+    if probe is not None:
+        validate.shape("probe", probe, x.shape)
     graph, weights = nnx.split(velocity)
 
     def augmented(t, state, args):
@@ -156,8 +157,14 @@ def discrete_log_density(
 
 
 def matching_loss(velocity: Velocity, batch: Mapping[str, Array]) -> Float[Array, ""]:
-    """Flow matching (Lipman et al. 2023): it asks for `x - noise` at `(1 - t) noise + t x`."""
-    x, noise, t = batch["x"], batch["noise"], batch["t"][:, None]
+    """Flow matching (Lipman et al. 2023): it asks for `x - noise` at `(1 - t) noise + t x`.
+
+    ValueError if `x` and `noise` are not alike `[batch, dim]`, and `t` `[batch]`.
+    """
+    x, noise, t = batch["x"], batch["noise"], batch["t"]
+    validate.shape("noise", noise, x.shape)
+    validate.shape("t", t, x.shape[:1])
+    t = t[:, None]
     found = velocity(batch["t"], (1 - t) * noise + t * x)
     return jnp.mean((found - (x - noise)) ** 2)
 

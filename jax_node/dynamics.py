@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jax_node.irregular import solve_at
+from jax_node import validate
+from jax_node.irregular import known, solve_at
 from jax_node.learner import Learner
 from jax_node.mlp import GRU, MLP, Linear
 from jax_node.solve import Solution, solve
@@ -70,11 +71,15 @@ def shooting_losses(
     distances from the end `ys[:, -1]` of a window to the start of the next one. `batch` has
     `values` and `mask` (1 where observed), `[windows, times, dim]`, and `next`, the index of each
     window's successor, or of itself at the end of a trajectory; that of no window gives NaN.
+    ValueError for another shape.
     """
     successor = batch["next"]
-    following = starts.at[successor].get(mode="fill", fill_value=jnp.nan)
+    validate.shape("next", successor, starts.shape[:1])
+    following = starts.at[successor].get(
+        mode="fill", fill_value=jnp.nan, wrap_negative_indices=False
+    )
     inner = (successor != jnp.arange(len(starts))).astype(ys.dtype)[:, None]
-    data = _masked_mean(ys - batch["values"], batch["mask"])
+    data = _masked_mean(ys - known(batch["values"], batch["mask"]), batch["mask"])
     return data, _masked_mean(ys[:, -1] - following, inner * jnp.ones_like(starts))
 
 
@@ -100,7 +105,8 @@ def loss(
     ys = solve_at(field, starts, batch["times"], weights, solver=solver, substeps=substeps)
     data, gap = shooting_losses(ys, starts, batch)
     free = model.rnn(batch["all_values"][:, 0], batch["all_times"])
-    rnn = _masked_mean(free - batch["all_values"], batch["all_mask"])
+    mask = batch["all_mask"]
+    rnn = _masked_mean(free - known(batch["all_values"], mask), mask)
     total = data + gap_weight * gap + rnn
     return total, {"data": data, "gap": gap, "rnn": rnn}
 
@@ -162,4 +168,5 @@ def learner(
 
 
 def _masked_mean(error: Array, mask: Array) -> Float[Array, ""]:
+    validate.shape("mask", mask, error.shape)
     return jnp.sum(mask * error**2) / jnp.maximum(jnp.sum(mask), 1)

@@ -35,7 +35,8 @@ _REFUSED = {
     "decreasing, in its own dtype",
     Cause.OPTIONS: "the solve was refused: `rtol` and `atol` must be at least 0 and not both 0, "
     "`step_size` and `dtmax` finite, above 0 and above the spacing of floating point numbers at "
-    "`ts` (of Adams methods by 500 times: count time from another origin), `jump_ts` finite",
+    "`ts` (of Adams methods by 500 times: count time from another origin), `jump_ts` finite, "
+    "and `norm` larger for larger states",
 }
 
 

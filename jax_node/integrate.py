@@ -75,6 +75,18 @@ class Method:
         own = {"rtol": controls.rtol, "atol": controls.atol, "everywhere": sharding.everywhere}
         return (ADAPTIVE | FIXED)[self.solver](**own if self.solver == "implicit_adams" else {})
 
+    def measures(self, y0: PyTree, controls: Controls) -> Array | bool:
+        """Whether the norm tells a state from zeros; errors of size 0 would end no step."""
+        if not isinstance(self.norm, Program) or self.solver in FIXED:
+            return True
+        leaves, structure = jax.tree.flatten(jax.tree.map(jnp.zeros_like, y0))
+        uneven = [
+            (2 + i) * jnp.sqrt(1 + jnp.arange(leaf.size, dtype=leaf.dtype)).reshape(leaf.shape)
+            for i, leaf in enumerate(leaves)
+        ]
+        size = lambda leaves: self.norm(controls.norm, jax.tree.unflatten(structure, leaves))
+        return ~(size(uneven) <= size(leaves))
+
     def integrate(
         self,
         field: Any,

@@ -12,11 +12,23 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from jax_node import validate
 from jax_node.adjoint import Field
 from jax_node.rk4 import RK4
 from jax_node.runge_kutta import step
 
+Values = Float[Array, "*batch times channels"]
+
 METHODS = {"euler": diffrax.Euler, "midpoint": diffrax.Midpoint, "rk4": RK4}
+
+
+def known(values: Values, mask: Values) -> Values:
+    """`values`, and 0 where `mask` is: what is not there may be NaN, and 0 times NaN is NaN.
+
+    ValueError for a mask of another shape.
+    """
+    validate.shape("mask", mask, values.shape)
+    return jnp.where(mask == 0, 0, values)
 
 
 def solve_at(

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jax_node.irregular import solve_at
+from jax_node import validate
+from jax_node.irregular import known, solve_at
 from jax_node.learner import Learner
 from jax_node.mlp import GRU, MLP, Linear
 
@@ -43,7 +44,7 @@ class Encoder(nnx.Module):
 
     def __call__(self, times: Times, values: Values, mask: Values) -> tuple[Codes, Codes]:
         """Mean and log-variance; values whose mask is 0 are not looked at."""
-        seen = jnp.concatenate([values * mask, mask], axis=2)
+        seen = jnp.concatenate([known(values, mask), mask], axis=2)
         gaps = jnp.diff(times, axis=1, prepend=jnp.zeros_like(times[:, :1]))
         graph, weights = nnx.split(self)
 
@@ -98,7 +99,7 @@ class Forecaster(nnx.Module):
         self, times: Times, values: Values, mask: Values, next_time: Float[Array, " batch"]
     ) -> tuple[Values, Float[Array, "batch hidden"]]:
         """What is expected at each next time, the last of which is `next_time`; the last state."""
-        seen = jnp.concatenate([values * mask, mask], axis=2)
+        seen = jnp.concatenate([known(values, mask), mask], axis=2)
         gaps = jnp.diff(times, axis=1, append=next_time[:, None])
 
         def advance(h, observation):
@@ -131,11 +132,10 @@ def loss(
             normal `noise` `[batch, latent]`, and `kl`, the weight of the divergence.
         solver: a method of `irregular.solve_at`; one step between two observations.
     """
-    observed = batch["times"], batch["values"], batch["mask"]
-    times, values, mask = observed
+    times, values, mask = batch["times"], known(batch["values"], batch["mask"]), batch["mask"]
     both = (("rnn", model.rnn), ("ode_rnn", model.ode_rnn))
     parts = {name: negative_elbo(part, batch, solver=solver) for name, part in both}
-    expected, _ = model.forecaster(*observed, times[:, -1])
+    expected, _ = model.forecaster(times, values, mask, times[:, -1])
     # The first observation of a series is not predicted.
     before = mask[:, :-1].any(axis=2, keepdims=True).astype(mask.dtype)
     foreseen = mask[:, 1:] * before
@@ -148,11 +148,12 @@ def negative_elbo(model: LatentODE, batch: Mapping[str, Array], *, solver: str) 
     """Negative evidence lower bound of one latent ODE, in nats per observed value; see `loss`."""
     times, values, mask = batch["times"], batch["values"], batch["mask"]
     mean, log_variance = model.encoder(times, values, mask)
+    validate.shape("noise", batch["noise"], mean.shape)
     z0 = mean + jnp.exp(log_variance / 2) * batch["noise"]
     found = model.decode(z0, times, solver=solver)
     # The prior of z0 is the standard normal.
     kl = 0.5 * jnp.sum(jnp.exp(log_variance) + mean**2 - 1 - log_variance)
-    nll = _nll(found - values, model.log_noise[...], mask)
+    nll = _nll(found - known(values, mask), model.log_noise[...], mask)
     return (nll + batch["kl"] * kl) / jnp.maximum(mask.sum(), 1)
 
 

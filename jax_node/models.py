@@ -200,5 +200,7 @@ def parameter_count(model: nnx.Module) -> int:
 
 
 def as_images(pixels: Num[Array, "batch height width channels"], dtype) -> Images:
-    """Pixels 0...255 as floats in [0, 1]."""
+    """Pixels 0...255 as floats in [0, 1]; ValueError for floats, which may be in [0, 1] already."""
+    if jnp.issubdtype(pixels.dtype, jnp.inexact):
+        raise ValueError(f"the pixels are {pixels.dtype}: give whole numbers from 0 to 255")
     return pixels.astype(dtype) / 255

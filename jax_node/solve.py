@@ -144,7 +144,9 @@ def solve(
         rtol, atol: tolerances of adaptive solvers. For `implicit_adams` they end the corrector's
             iteration, at most four times a step, and control nothing else.
         step_size: of the solvers in `FIXED_STEP`, from `ts[0]` on; the last step is cut at
-            `ts[-1]`. States within a step are interpolated.
+            `ts[-1]`, and fixed-step Adams takes it for a whole one: with error of order 2 unless
+            the step divides the way (by `adjoint`, every interval of `ts`). States within a step
+            are interpolated.
         dtmax: largest step of an adaptive solver: it sees what lasts as long.
         jump_ts: times at which the field jumps: an adaptive step ends before, one begins after.
         max_steps: steps after which the solve is given up, per solve.
@@ -152,9 +154,9 @@ def solve(
             (of `checkpoint` and `direct` those recomputed to be differentiated), failed solves, and
             for `adjoint` the `reconstruction`, which says how far to trust the gradient.
         norm: of the state, in which errors are measured; by default its RMS. It is not
-            differentiated; a step of which it is below 0 fails; devices that share a batch take the
-            largest of theirs. Backwards `adjoint` takes the largest of this norm of the state, of
-            its adjoint, and the RMS of the rest.
+            differentiated; where it is below 0, or the same for all states, the solve fails;
+            devices that share a batch take the largest of theirs. Backwards `adjoint` takes the
+            largest of this norm of the state, of its adjoint, and the RMS of the rest.
 
     Gradients are with respect to `y0`, `ts` and `args`, and to none of the options:
 
@@ -295,7 +297,8 @@ def _solve(
         loops: Loops = "checkpointed" if adjoint == "checkpoint" else "bounded"
         out = solve_through_loops(field, method, loops, y0, ts, args, backward)
     stats = out.stats
-    stats["cause"] = validate.found_at_run_time(method.solver, ts, given[1], stats["cause"])
+    cause = jnp.where(method.measures(y0, given[1]), stats["cause"], int(Cause.OPTIONS))
+    stats["cause"] = validate.found_at_run_time(method.solver, ts, given[1], cause)
     stats["ok"] = stats["cause"] == Cause.NONE
     reached = (ts - stats["t"]) * jnp.sign(ts[-1] - ts[0]) <= 0
     ys = nan_unless(reached & (stats["cause"] < Cause.TIMES), out.ys, (y0, ts, params))

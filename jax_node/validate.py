@@ -29,6 +29,12 @@ def choice(what: str, name: Any, names: Sequence[str]) -> None:
         raise ValueError(f"unknown `{what}` {name!r} in JAX: choose one of {', '.join(names)}")
 
 
+def shape(name: str, array: Array, expected: tuple[int, ...]) -> None:
+    """Refuse an array that would only fit by being spread."""
+    if array.shape != expected:
+        raise ValueError(f"`{name}` has shape {list(array.shape)}: give {list(expected)}")
+
+
 def max_steps(value: Any) -> int:
     """Refuse what is no whole number above 0."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Integer, UInt8
 from numpy import ndarray
@@ -71,8 +72,9 @@ class ImageLearner(Learner):
         and rejected of the forward solve; the last four are 0 for a ResNet. By an adjoint also
         reconstruction (see `solve.Solution`), with penalties kinetic, and jacobian if it has a
         weight, both unweighted. Raises SolveError and NonFiniteLossError; all is then as it was
-        before.
+        before. Here and below ValueError for images or labels of another kind.
         """
+        _check(batch["images"], batch["labels"])
         found = NO_SOLVE | super().train_step(batch, learning_rate)
         if self._adjoint not in ("adjoint", "handwritten"):
             found.pop("reconstruction", None)
@@ -80,6 +82,7 @@ class ImageLearner(Learner):
 
     def evaluate(self, images: Pixels, labels: Labels) -> dict[str, float]:
         """Mean loss, number of errors and the solve's statistics for one batch of any size."""
+        _check(images, labels)
         output = self._evaluate(images)
         truth = torch.as_tensor(labels, dtype=torch.int64, device=self._device)
         found = {
@@ -117,6 +120,16 @@ class ImageLearner(Learner):
 
     def _images(self, images: Pixels) -> Float[Tensor, "batch channels height width"]:
         return as_images(self._place({"images": images})["images"], self._dtype)
+
+
+def _check(images: ndarray, labels: ndarray) -> None:
+    """Refuse labels that are not a class for each image: -100 would be left out of the mean."""
+    whole = np.issubdtype(labels.dtype, np.integer)
+    if not whole or labels.shape != images.shape[:1] or labels.min(initial=0) < 0:
+        raise ValueError(
+            f"the labels are {labels.dtype}{list(labels.shape)} from {labels.min(initial=0)} on "
+            f"for {len(images)} images; for each a class, a whole number from 0 on, expected"
+        )
 
 
 NO_SOLVE = {"nfe_forward": 0.0, "nfe_backward": 0.0, "steps": 0.0, "rejected": 0.0}

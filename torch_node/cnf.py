@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch_node.learner import Learner
 from torch_node.mlp import MLP
 from torch_node.solve import SolveError, solve
+from torch_node.validate import check_shape
 
 Points = Float[Tensor, "batch dim"]
 LogDensity = Float[Tensor, " batch"]
@@ -91,8 +92,8 @@ def log_density(
     or probe of other shape.
     """
     _check(x, velocity.dim)
-    if probe is not None and probe.shape != x.shape:  # broadcast, it would be biased
-        raise ValueError(f"`probe` has shape {tuple(probe.shape)} and `x` {tuple(x.shape)}")
+    if probe is not None:
+        check_shape("probe", probe, x.shape)
     dim = x.shape[1]
 
     def augmented(t: Tensor, state: Tensor) -> Tensor:
@@ -154,8 +155,14 @@ def discrete_log_density(
 
 
 def matching_loss(velocity: Velocity, batch: Mapping[str, Tensor]) -> Float[Tensor, ""]:
-    """Flow matching (Lipman et al. 2023): it asks for x - noise at (1 - t) noise + t x."""
-    x, noise, t = batch["x"], batch["noise"], batch["t"][:, None]
+    """Flow matching (Lipman et al. 2023): it asks for x - noise at (1 - t) noise + t x.
+
+    Raises ValueError if x and noise are not alike [batch, dim], and t [batch].
+    """
+    x, noise, t = batch["x"], batch["noise"], batch["t"]
+    check_shape("noise", noise, x.shape)
+    check_shape("t", t, x.shape[:1])
+    t = t[:, None]
     found = velocity(batch["t"], (1 - t) * noise + t * x)
     return ((found - (x - noise)) ** 2).mean()
 

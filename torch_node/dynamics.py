@@ -9,10 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from torch_node.irregular import solve_at
+from torch_node.irregular import known, solve_at
 from torch_node.learner import Learner
 from torch_node.mlp import GRU, MLP
 from torch_node.solve import SolveError, solve
+from torch_node.validate import check_shape
 
 
 class Dynamics(nn.Module):
@@ -51,11 +52,16 @@ def shooting_losses(
     starts: Float[Tensor, "windows dim"],
     batch: Mapping[str, Tensor],
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Of multiple shooting: the errors of observations and of windows' ends, as in jax_node."""
+    """Of multiple shooting: the errors of observations and of windows' ends, as in jax_node.
+
+    Raises ValueError for another shape, and IndexError for a successor that does not exist.
+    """
     successor = batch["next"].long()
+    check_shape("next", successor, starts.shape[:1])
+    following = starts.index_select(0, successor)  # which takes no index from the end
     inner = (successor != torch.arange(len(starts), device=ys.device)).to(ys.dtype)[:, None]
-    data = _masked_mean(ys - batch["values"], batch["mask"])
-    return data, _masked_mean(ys[:, -1] - starts[successor], inner * torch.ones_like(starts))
+    data = _masked_mean(ys - known(batch["values"], batch["mask"]), batch["mask"])
+    return data, _masked_mean(ys[:, -1] - following, inner * torch.ones_like(starts))
 
 
 def loss(
@@ -66,7 +72,8 @@ def loss(
     ys = solve_at(field, model.starts, batch["times"], solver=solver, substeps=substeps)
     data, gap = shooting_losses(ys, model.starts, batch)
     free = model.rnn(batch["all_values"][:, 0], batch["all_times"])
-    rnn = _masked_mean(free - batch["all_values"], batch["all_mask"])
+    mask = batch["all_mask"]
+    rnn = _masked_mean(free - known(batch["all_values"], mask), mask)
     total = data + gap_weight * gap + rnn
     return total, {"data": data, "gap": gap, "rnn": rnn}
 
@@ -131,4 +138,5 @@ def learner(
 
 
 def _masked_mean(error: Tensor, mask: Tensor) -> Float[Tensor, ""]:
+    check_shape("mask", mask, error.shape)
     return (mask * error**2).sum() / mask.sum().clamp(min=1)

@@ -9,7 +9,20 @@ from jaxtyping import Float
 from torch import Tensor
 from torchdiffeq import odeint
 
+from torch_node.validate import check_shape
+
+Values = Float[Tensor, "*batch times channels"]
+
 METHODS = ("euler", "midpoint", "rk4")
+
+
+def known(values: Values, mask: Values) -> Values:
+    """values, and 0 where mask is: what is not there may be NaN, and 0 times NaN is NaN.
+
+    Raises ValueError for a mask of another shape.
+    """
+    check_shape("mask", mask, values.shape)
+    return values.masked_fill(mask == 0, 0)
 
 
 def solve_at(

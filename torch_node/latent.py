@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from torch_node.irregular import solve_at
+from torch_node.irregular import known, solve_at
 from torch_node.learner import Learner
 from torch_node.mlp import GRU, MLP
+from torch_node.validate import check_shape
 
 Times = Float[Tensor, "batch times"]
 Values = Float[Tensor, "batch times channels"]
@@ -38,7 +39,7 @@ class Encoder(nn.Module):
 
     def forward(self, times: Times, values: Values, mask: Values) -> tuple[Codes, Codes]:
         """Mean and log-variance; values whose mask is 0 are not looked at."""
-        seen = torch.cat([values * mask, mask], dim=2)
+        seen = torch.cat([known(values, mask), mask], dim=2)
         gaps = times.diff(dim=1, prepend=torch.zeros_like(times[:, :1]))
         h = times.new_zeros(len(times), self.hidden)
         for k in reversed(range(times.shape[1])):
@@ -83,7 +84,7 @@ class Forecaster(nn.Module):
         self, times: Times, values: Values, mask: Values, next_time: Float[Tensor, " batch"]
     ) -> tuple[Values, Float[Tensor, "batch hidden"]]:
         """What is expected at each next time, the last of which is next_time; the last state."""
-        seen = torch.cat([values * mask, mask], dim=2)
+        seen = torch.cat([known(values, mask), mask], dim=2)
         gaps = times.diff(dim=1, append=next_time[:, None])
         h, expected = times.new_zeros(len(times), self.hidden), []
         for x, gap in zip(seen.unbind(1), gaps.unbind(1), strict=True):
@@ -106,10 +107,10 @@ def loss(
     model: Latent, batch: Mapping[str, Tensor], *, solver: str
 ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
     """Sum of three losses in nats per observed value, as in jax_node/latent.py."""
-    observed = times, values, mask = batch["times"], batch["values"], batch["mask"]
+    times, values, mask = batch["times"], known(batch["values"], batch["mask"]), batch["mask"]
     both = (("rnn", model.rnn), ("ode_rnn", model.ode_rnn))
     parts = {name: negative_elbo(part, batch, solver=solver) for name, part in both}
-    expected, _ = model.forecaster(*observed, times[:, -1])
+    expected, _ = model.forecaster(times, values, mask, times[:, -1])
     # The first observation of a series is not predicted.
     foreseen = mask[:, 1:] * mask[:, :-1].any(dim=2, keepdim=True)
     nll = _nll(expected[:, :-1] - values[:, 1:], model.forecaster.log_noise, foreseen)
@@ -123,10 +124,11 @@ def negative_elbo(
     """Negative evidence lower bound of one latent ODE, in nats per observed value; see `loss`."""
     times, values, mask = batch["times"], batch["values"], batch["mask"]
     mean, log_variance = model.encoder(times, values, mask)
+    check_shape("noise", batch["noise"], mean.shape)
     z0 = mean + torch.exp(log_variance / 2) * batch["noise"]
     found = model.decode(z0, times, solver=solver)
     kl = 0.5 * (log_variance.exp() + mean**2 - 1 - log_variance).sum()
-    nll = _nll(found - values, model.log_noise, mask)
+    nll = _nll(found - known(values, mask), model.log_noise, mask)
     return (nll + batch["kl"] * kl) / mask.sum().clamp(min=1)
 
 

@@ -181,7 +181,9 @@ def build(
 def as_images(
     pixels: Num[Tensor, "batch height width channels"], dtype: torch.dtype
 ) -> Float[Tensor, "batch channels height width"]:
-    """Pixels 0...255 as floats in [0, 1]."""
+    """Pixels 0...255 as floats in [0, 1]. Raises ValueError for floats, which may be so already."""
+    if pixels.is_floating_point():
+        raise ValueError(f"the pixels are {pixels.dtype}; whole numbers from 0 to 255 expected")
     # A copy: strides of one channel alone would pass for another memory format.
     channels_first = pixels.permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format)
     return channels_first.to(dtype) / 255

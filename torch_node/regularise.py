@@ -69,29 +69,12 @@ def solve_penalised(
     `kinetic` always, `jacobian` with a `probe`, which is not differentiated. An evaluation of the
     field then costs a vector-Jacobian product too, and still counts as one.
     """
-    # One row an example: the numbers of its state, then its integrals.
     size = y0[0].numel()
     names = ["kinetic"] if probe is None else ["kinetic", "jacobian"]
-
-    def penalised(t: Tensor, rows: Tensor) -> Tensor:
-        y = rows[:, :size].reshape(y0.shape)
-        if probe is None:
-            dy = field(t, y)
-            return _rows(dy, _mean_square(dy))
-        wanted = torch.is_grad_enabled()
-        # Inside torchdiffeq's adjoint y may claim to require a gradient that it cannot give.
-        with torch.enable_grad():
-            y = y if wanted and y.requires_grad else y.detach().requires_grad_()
-            dy = field(t, y)
-            (pulled,) = torch.autograd.grad(dy, y, probe, create_graph=wanted)
-        dy = dy if wanted else dy.detach()
-        return _rows(dy, _mean_square(dy), _mean_square(pulled))
-
     solution = solver(
-        penalised,
+        _Penalised(field, y0.shape, probe),
         _rows(y0, *(y0.new_zeros(len(y0)) for _ in names)),
         ts,
-        params=tuple(field.parameters()),
         norm=lambda rows: rows[:, :size].pow(2).mean().sqrt(),
     )
     # Along the way, whichever direction it has: a loss must not be paid for moving.
@@ -99,6 +82,28 @@ def solve_penalised(
     means = {name: way * solution.ys[-1, :, size + i].mean() for i, name in enumerate(names)}
     ys = solution.ys[..., :size].reshape(len(ts), *y0.shape)
     return dataclasses.replace(solution, ys=ys), means
+
+
+class _Penalised(nn.Module):
+    """A field of rows, one an example: the numbers of its state, then its integrals."""
+
+    def __init__(self, field: nn.Module, shape: torch.Size, probe: State | None) -> None:
+        super().__init__()
+        self.field, self.shape, self.probe = field, shape, probe
+
+    def forward(self, t: Tensor, rows: Tensor) -> Tensor:
+        y = rows[:, : self.shape[1:].numel()].reshape(self.shape)
+        if self.probe is None:
+            dy = self.field(t, y)
+            return _rows(dy, _mean_square(dy))
+        wanted = torch.is_grad_enabled()
+        # Inside torchdiffeq's adjoint y may claim to require a gradient that it cannot give.
+        with torch.enable_grad():
+            y = y if wanted and y.requires_grad else y.detach().requires_grad_()
+            dy = self.field(t, y)
+            (pulled,) = torch.autograd.grad(dy, y, self.probe, create_graph=wanted)
+        dy = dy if wanted else dy.detach()
+        return _rows(dy, _mean_square(dy), _mean_square(pulled))
 
 
 def _rows(y: State, *integrals: Float[Tensor, " batch"]) -> Float[Tensor, "batch numbers"]:

@@ -192,6 +192,8 @@ def solve(
     check(solver, adjoint, step_size)
     check_limits(solver, rtol, atol, max_steps, max_step)
     y0 = as_state(y0)
+    if norm is not None and solver in ADAPTIVE:
+        norm = checked_norm(norm, y0.detach())
     ts = as_times(ts, y0)
     jumps = jumps_between(solver, jump_t, ts)
     asked_for, moved = ts, moving.over_jumps(ts, jumps, step_size, adjoint)
@@ -284,7 +286,7 @@ def _options(
     if max_step is not None:
         options["max_step"] = max_step
     if norm is not None:
-        options["norm"] = checked_norm(norm)  # torchdiffeq takes it from there for its adjoint
+        options["norm"] = norm  # torchdiffeq takes it from there for its adjoint
     return options
 
 

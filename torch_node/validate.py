@@ -66,6 +66,12 @@ def check_limits(
             raise ValueError(f"`max_step` is {max_step}; a positive number expected")
 
 
+def check_shape(name: str, tensor: Tensor, expected: Sequence[int]) -> None:
+    """Raise ValueError for a tensor that would only fit by being spread."""
+    if tensor.shape != tuple(expected):
+        raise ValueError(f"`{name}` has shape {list(tensor.shape)}; {list(expected)} expected")
+
+
 def as_tensor(name: str, value: Any, dtype: torch.dtype | None = None) -> Tensor:
     """A tensor of what may be one: numpy's arrays too of any strides and byte order."""
     if isinstance(value, np.ndarray) and value.dtype.kind in "iuf":
@@ -118,8 +124,11 @@ def trainable(
     return theta
 
 
-def checked_norm(norm: Callable[[Tensor], Any]) -> Callable[[Tensor], Tensor]:
-    """The norm, which raises ValueError if it returns no size: below 0 all steps would do."""
+def checked_norm(norm: Callable[[Tensor], Any], y0: Tensor) -> Callable[[Tensor], Tensor]:
+    """The norm, which raises ValueError if it returns no size: below 0 all steps would do.
+
+    As they would if it tells no state from zeros.
+    """
 
     def measure(y: Tensor) -> Tensor:
         found = norm(y)
@@ -128,6 +137,9 @@ def checked_norm(norm: Callable[[Tensor], Any]) -> Callable[[Tensor], Tensor]:
             raise ValueError(f"`norm` returned {found!r}; a tensor of one number >= 0 expected")
         return found
 
+    uneven = torch.arange(1, y0.numel() + 1).sqrt().reshape(y0.shape).to(y0)
+    if measure(uneven) <= measure(torch.zeros_like(y0)):
+        raise ValueError("`norm` is the same for all states; expected one that grows with them")
     return measure
 
 

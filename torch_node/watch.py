@@ -123,20 +123,10 @@ class Watched:
             )
         self.asked.append((t.detach(), dy.detach()))
         if self.now is self.backward and self.theta is not None and dy.requires_grad:
-            self._check_reads(dy, (t, y, *self.theta))
+            _check_reads(dy, (t, y, *self.theta))
         if self.now is self.backward and y.requires_grad and not dy.requires_grad:
             dy = dy + 0 * y  # a field that depends on nothing has a derivative still: zero
         return dy.to(y.dtype, copy=not dy.requires_grad)  # a field may fill one tensor every time
-
-    def _check_reads(self, dy: Tensor, known: tuple[Tensor, ...]) -> None:
-        self.theta = None  # once is enough
-        other = read_besides(dy, known)
-        if other is not None:
-            raise ValueError(
-                f"`field` reads a tensor of shape {tuple(other.shape)} that requires a gradient, "
-                "which an adjoint cannot see: it is no parameter of `field`; make it an "
-                "nn.Parameter, or give all that `field` reads as `params`"
-            )
 
     def start_backward(self, grad: Tensor) -> None:
         """A hook on the gradient of ys: a new backward pass begins."""
@@ -247,6 +237,16 @@ class Watched:
             f"{self.solver}'s {which} stopped at t = {_plain(self._time(t))} with step size "
             f"{self.tried:.3g} after {self.now.nfe} evaluations of the vector field: {cause}; "
             f"{remedy}"
+        )
+
+
+def _check_reads(dy: Tensor, known: tuple[Tensor, ...]) -> None:
+    other = read_besides(dy, known)
+    if other is not None:
+        raise ValueError(
+            f"`field` reads a tensor of shape {tuple(other.shape)} that requires a gradient, "
+            "which an adjoint cannot see: it is no parameter of `field`; make it an "
+            "nn.Parameter, or give all that `field` reads as `params`"
         )
 
 

@@ -29,3 +29,11 @@ def test_logits_agree(learners, batch):
     b = theirs.apply(in_torch.evaluate, x=batch["x"])
     for left, right in zip(a[:2], b[:2], strict=True):
         assert np.abs(left - right).max() < 1e-4  # dopri5 at 1e-5 in both, of other first steps
+
+
+@pytest.mark.usefixtures("_no_type_checks")
+@pytest.mark.parametrize("side", [0, 1], ids=["jax", "torch"])
+def test_labels_that_would_be_spread_are_refused(side, learners, batch):
+    """A column of labels was compared with every logit."""
+    with pytest.raises(ValueError, match=r"5, 1\]"):
+        learners[side].train_step({**batch, "label": batch["label"][:, None]}, 1e-2)

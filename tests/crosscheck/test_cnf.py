@@ -69,3 +69,13 @@ def test_points_of_another_dimension_are_refused(side, cut, batch):
             learner.apply(ask, x=batch["x"][cut])
     with pytest.raises(ValueError, match=r"`dim` is 1.* at least 2"):
         part.build(1, width=8, layers=2, seed=0)
+
+
+@pytest.mark.usefixtures("_no_type_checks")
+@pytest.mark.parametrize("side", [0, 1], ids=["jax", "torch"])
+@pytest.mark.parametrize("name", ["noise", "t"])
+def test_noise_or_a_time_for_the_whole_batch_is_refused(side, name, batch):
+    learner, part = learners("exact")[side], (in_jax, in_torch)[side]
+    given = {key: batch[key] for key in ("x", "noise", "t")} | {name: batch[name][:1]}
+    with pytest.raises(ValueError, match=f"`{name}` has shape"):
+        learner.apply(lambda model, **batch: part.matching_loss(model.matching, batch), **given)

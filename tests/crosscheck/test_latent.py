@@ -53,3 +53,11 @@ def test_training_and_prediction_agree(batch):
         b = theirs.apply(getattr(in_torch, name), **arguments)
         for x, y in zip(np.atleast_1d(a), np.atleast_1d(b), strict=True):
             assert np.abs(x - y).max() < 1e-6  # the weights differ by as much
+
+
+@pytest.mark.usefixtures("_no_type_checks")
+@pytest.mark.parametrize("side", [0, 1], ids=["jax", "torch"])
+@pytest.mark.parametrize(("name", "cut"), [("noise", np.s_[:1]), ("mask", np.s_[..., :1])])
+def test_what_would_be_spread_is_refused(side, name, cut, batch):
+    with pytest.raises(ValueError, match=f"`{name}` has shape"):
+        learners()[side].train_step({**batch, name: batch[name][cut]}, 1e-2)

@@ -110,6 +110,24 @@ def test_a_failed_step_changes_nothing(digits):
             assert np.array_equal(leaf, before[name], equal_nan=True)
 
 
+@pytest.mark.usefixtures("_no_type_checks")
+def test_images_and_labels_of_another_kind_are_refused(digits):
+    """The class -1 was the last one, and one label was that of all."""
+    images, labels = digits[0][:4], np.array([0, 1, 2, 3])
+    learner = make(**OPTIONS)
+    for changes, message in (
+        ({"labels": labels - (labels == 0)}, "the labels are int64.* from -1 on for 4 images"),
+        ({"labels": labels[:1]}, r"the labels are int64\[1\]"),
+        ({"labels": labels / 2}, "the labels are float64"),
+        ({"images": images / 255}, "the pixels are float32"),
+    ):
+        batch = {"images": images, "labels": labels, **changes}
+        with pytest.raises(ValueError, match=message):
+            learner.train_step(batch, 0.1)
+        with pytest.raises(ValueError, match=message):
+            learner.evaluate(**batch)
+
+
 def test_running_statistics_move_in_training_alone_and_not_in_a_failed_step(digits):
     images, labels = (part[:4] for part in digits)
     learner = make(**OPTIONS | {"norm": "batch", "momentum": 0.0})

@@ -338,3 +338,7 @@ def test_a_norm_that_is_no_size_is_refused():
         with pytest.raises(ValueError, match=f"`norm` returns {found}.*: return one real number"):
             run(norm=norm)
     assert not run(norm=lambda y: -rms(y)).ok
+    # Every step would do, as it would by a norm that is the same for all states.
+    for size in (0.0, 0.5):
+        with pytest.raises(SolveError, match="`norm` larger for larger states"):
+            run(norm=lambda y, size=size: size + 0 * rms(y)).check()

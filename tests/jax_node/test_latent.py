@@ -51,6 +51,19 @@ def test_what_is_masked_or_padded_changes_nothing(objective, batch):
     assert objective({**batch, **padded}) == pytest.approx(float(value), rel=100 * EPS)
 
 
+def test_a_missing_value_may_be_nan(model, objective, batch):
+    missing = jnp.where(batch["mask"] == 0, jnp.nan, batch["values"])
+    found, of_nan = (
+        jax.grad(objective)({**batch, "values": v}) for v in (batch["values"], missing)
+    )
+    for name, gradient in found.items():
+        assert of_nan[name] == pytest.approx(np.asarray(gradient), rel=100 * EPS, abs=100 * EPS)
+    assert objective({**batch, "values": missing}) == objective(batch)
+    observed = batch["times"], missing, batch["mask"]
+    assert all(np.isfinite(code).all() for code in encode(model, *observed))
+    assert np.isfinite(forecast(model, *observed, batch["times"] + 2)).all()
+
+
 def test_the_gradient_of_the_elbo_in_the_times_is_that_of_finite_differences(objective, batch):
     of_times = lambda times: objective({**batch, "times": times})
     gradient = jax.grad(of_times)(batch["times"])

@@ -321,6 +321,24 @@ def test_bad_choices(changes, message):
         learner(**{"model": "rknet", **changes})
 
 
+@pytest.mark.usefixtures("_no_type_checks")
+def test_images_and_labels_of_another_kind_are_refused():
+    """The class -100 was left out of the mean."""
+    images, labels = digits()[0][:4], np.array([0, 1, 2, 3])
+    student = learner("resnet1")
+    for changes, message in (
+        ({"labels": labels - (labels == 0)}, "the labels are int64.* from -1 on for 4 images"),
+        ({"labels": labels[:1]}, r"the labels are int64\[1\]"),
+        ({"labels": labels / 2}, "the labels are float64"),
+        ({"images": images / 255}, "the pixels are torch.float32"),
+    ):
+        batch = {"images": images, "labels": labels, **changes}
+        with pytest.raises(ValueError, match=message):
+            student.train_step(batch, 0.1)
+        with pytest.raises(ValueError, match=message):
+            student.evaluate(**batch)
+
+
 def test_descriptions():
     student = learner("resnet6")
     assert student.parameter_count == 576_778

@@ -130,6 +130,14 @@ def test_a_norm_that_is_no_size_is_refused(norm, adjoint):
         solve(DECAY, numbers(1, 2), numbers(0, 1), **options("dopri5", adjoint, norm=norm))
 
 
+@pytest.mark.parametrize("size", [0.0, 0.5])
+def test_a_norm_that_is_the_same_for_all_states_is_refused(size):
+    """Every step would do: exp(-10) was found as 176 at tolerances of 1e-9."""
+    norm = lambda y: size + 0 * y.sum()
+    with pytest.raises(ValueError, match="`norm` is the same for all states"):
+        solve(DECAY, numbers(1, 2), numbers(0, 1), **options("dopri5", norm=norm))
+
+
 def test_times_a_rounding_of_rounding_apart():
     assert solve(DECAY, numbers(1), numbers(0, 1e-300), **options("dopri5")).ys[-1].item() == 1
 
@@ -468,11 +476,12 @@ def test_parameters_that_an_adjoint_would_count_wrong_are_refused(adjoint):
     class Scaled(torch.nn.Module):
         def __init__(self):
             super().__init__()
+            self.until = 0.5  # is not read in the first step back
             self.a = numbers(0.5, 2.0, grad=True)  # is no nn.Parameter
             self.b = torch.nn.Parameter(numbers(1.0, 1.0))
 
         def forward(self, t, y):
-            return self.a * y + t * self.b
+            return self.a * y + t * self.b if t < self.until else t * self.b
 
     field, y0 = Scaled(), numbers(1.0, 2.0, grad=True)
     settings = options("euler", adjoint, params=None)

@@ -22,14 +22,30 @@ def batch():
 
 
 @pytest.fixture(scope="module")
-def objective():
-    model = build(2, latent=3, hidden=5, width=4, seed=1).double()
+def model():
+    return build(2, latent=3, hidden=5, width=4, seed=1).double()
+
+
+@pytest.fixture(scope="module")
+def objective(model):
     return lambda batch: loss(model, batch, solver="rk4")[0]
 
 
 def test_gradients_in_the_times_are_those_of_finite_differences(objective, batch):
     of_times = lambda times: objective({**batch, "times": times})
     assert torch.autograd.gradcheck(of_times, batch["times"].clone().requires_grad_())
+
+
+def test_a_missing_value_may_be_nan(model, objective, batch):
+    missing = torch.where(batch["mask"] == 0, torch.nan, batch["values"])
+    gradients = []
+    for values in (batch["values"], missing):
+        gradients.append(
+            torch.autograd.grad(objective({**batch, "values": values}), model.parameters())
+        )
+    for found, of_nan in zip(*gradients, strict=True):
+        assert of_nan.numpy() == pytest.approx(found.numpy(), rel=1e-13, abs=1e-13)
+    assert objective({**batch, "values": missing}) == objective(batch)
 
 
 def test_what_is_masked_or_padded_changes_nothing(objective, batch):

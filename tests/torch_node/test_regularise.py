@@ -137,3 +137,14 @@ def test_a_penalised_learner_resumes_bit_for_bit(tmp_path):
     again = make(**options)
     again.load(tmp_path / "state")
     assert again.train_step(batch, 0.01) == after
+
+
+@pytest.mark.parametrize("adjoint", ["adjoint", "handwritten"])
+def test_a_tensor_that_the_adjoint_cannot_see_is_refused(adjoint):
+    field, y0 = Field(), torch.tensor(START)
+    field.outside = torch.ones(1, dtype=y0.dtype, requires_grad=True)  # is no nn.Parameter
+    field.forward = lambda t, y: field.outside * Field.forward(field, t, y)
+    solver = functools.partial(solve, solver="euler", step_size=0.5, adjoint=adjoint)
+    solution, _ = solve_penalised(solver, field, y0, TS, probe=PROBE)
+    with pytest.raises(ValueError, match=r"reads a tensor of shape \(1,\) that requires"):
+        solution.ys[-1].sum().backward()
