@@ -60,7 +60,8 @@ def curves(record: dict[str, Any]) -> Figure | None:
             ours.plot(epochs, losses, color=colour, linewidth=1, alpha=0.8, label=label)
     if not ours.lines:
         return None
-    ours.set(title="Ours", ylabel="training loss (nats)", yscale="log")
+    data = record["data"]["title"].split(" + ")[0]
+    ours.set(title=f"Ours: {data}", ylabel="training loss (nats)", yscale="log")
     ours.legend(frameon=False)
     draw_theirs(theirs)
     for axis in (ours, theirs):
