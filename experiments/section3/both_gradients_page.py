@@ -50,9 +50,11 @@ def text(record: dict[str, Any]) -> str:
 
 
 def curves(record: dict[str, Any]) -> Figure | None:
-    """Training loss over the epochs: ours by either gradient, and what is known of theirs."""
-    figure = Figure(figsize=(10, 4.4), dpi=120, layout="constrained")
-    ours, theirs = figure.subplots(1, 2, sharey=True)
+    """Training loss over the epochs by either gradient; theirs beside it if ours are as long."""
+    panels = 2 if record["preset"] == coarse_adjoint.LONG else 1
+    figure = Figure(figsize=(5 * panels, 4.4), dpi=120, layout="constrained")
+    axes = figure.subplots(1, panels, sharey=True, squeeze=False)[0]
+    ours = axes[0]
     for gradient, colour in COLOURS.items():
         for k, run in enumerate(done(record, name_of("one-step", gradient))):
             epochs, losses = zip(*((r["epoch"], r["train_loss"]) for r in run["rows"]), strict=True)
@@ -63,8 +65,9 @@ def curves(record: dict[str, Any]) -> Figure | None:
     data = record["data"]["title"].split(" + ")[0]
     ours.set(title=f"Ours: {data}", ylabel="training loss (nats)", yscale="log")
     ours.legend(frameon=False)
-    draw_theirs(theirs)
-    for axis in (ours, theirs):
+    if panels == 2:
+        draw_theirs(axes[1])
+    for axis in axes:
         axis.set_xlabel("epoch")
         bare(axis)
     return figure

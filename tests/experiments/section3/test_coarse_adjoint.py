@@ -4,7 +4,15 @@ import pytest
 
 from experiments import pages, verdict
 from experiments.section3 import coarse_adjoint, collect, grid
-from experiments.section3.coarse_adjoint import FOLLOW_UP, GRADIENTS, SEEDS, name_of, switched
+from experiments.section3.coarse_adjoint import (
+    FOLLOW_UP,
+    FULL,
+    GRADIENTS,
+    LONG,
+    SEEDS,
+    name_of,
+    switched,
+)
 
 
 def a_run(variant, seed, loss, status="done"):
@@ -126,9 +134,9 @@ def test_the_command_writes_what_the_page_takes(tmp_path, page):
         assert (tmp_path / "pictures" / f"page-{name}.png").stat().st_size > 1000
 
 
-def test_the_command_writes_the_long_runs_too(tmp_path):
-    record = a_record(one_step_adjoint=0.02)
-    record["preset"] = "coarse-adjoint-long"
+@pytest.mark.parametrize(("preset", "ruled"), [(LONG, True), (FULL, False)])
+def test_the_command_writes_the_other_runs_of_both_gradients_too(tmp_path, preset, ruled):
+    record = a_record(one_step_adjoint=0.02) | {"preset": preset}
     for run in record["runs"]:
         rows = [row for k in range(10) for row in run["rows"]]
         run["rows"] = [row | {"epoch": k + 1} for k, row in enumerate(rows)]
@@ -138,4 +146,5 @@ def test_the_command_writes_the_long_runs_too(tmp_path):
     assert verdict.main([str(file), str(tmp_path / "out")]) == 0
     assert pages.main([str(page), f"long={tmp_path / 'out'}"]) == 0
     assert "| direct | 2 | 70 | 0.01 | 0.01 | 0.90 | 3 | 1.0 |" in page.read_text()
+    assert ("must be" in page.read_text()) == ruled
     assert (tmp_path / "pictures" / "page-long-curves.png").stat().st_size > 1000
