@@ -29,7 +29,7 @@ def choice(what: str, name: Any, names: Sequence[str]) -> None:
         raise ValueError(f"unknown `{what}` {name!r} in JAX: choose one of {', '.join(names)}")
 
 
-def shape(name: str, array: Array, expected: tuple[int, ...]) -> None:
+def shape(name: str, array: Array | np.ndarray, expected: tuple[int, ...]) -> None:
     """Refuse an array that would only fit by being spread."""
     if array.shape != expected:
         raise ValueError(f"`{name}` has shape {list(array.shape)}: give {list(expected)}")
