@@ -27,13 +27,12 @@ def node(tensor: Tensor) -> Any:
     return get_gradient_edge(tensor).node if tensor.requires_grad else None
 
 
-def read_besides(value: Tensor, known: Iterable[Tensor]) -> Tensor | None:
-    """A leaf that `value` was computed from, not by way of a `known` tensor, if there is one."""
-    nodes = set(map(node, known))
-    if node(value) in nodes:
+def read_besides(value: Tensor, known: set[Any]) -> Tensor | None:
+    """A leaf that `value` was computed from, not by way of a `known` node, if there is one."""
+    if node(value) in known:
         return None
-    leaf = lambda found: type(found).__name__ == "AccumulateGrad" and found not in nodes
-    return next((n.variable for n in sources([node(value)], nodes) if leaf(n)), None)
+    leaf = lambda found: type(found).__name__ == "AccumulateGrad" and found not in known
+    return next((n.variable for n in sources([node(value)], known) if leaf(n)), None)
 
 
 def computed_from_each_other(tensors: Sequence[Tensor]) -> bool:

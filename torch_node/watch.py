@@ -5,11 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from torch_node.graph import read_besides
+from torch_node.graph import node, read_besides
 
 Field = Callable[[Tensor, Tensor], Tensor]
 CALLBACKS = ("callback_step", "callback_accept_step", "callback_reject_step")
@@ -80,6 +81,7 @@ class Watched:
         start, end = ts[0].item(), ts[-1].item()
         self.first, self.last = min(ends), max(ends)
         self.theta = theta
+        self.theta_nodes: set[Any] = set()  # for every evaluation of a backward pass
         self.direction = 1.0 if end > start else -1.0
         self.jumps = self._time(jumps)
         self.step_times = [start]
@@ -123,7 +125,7 @@ class Watched:
             )
         self.asked.append((t.detach(), dy.detach()))
         if self.now is self.backward and self.theta is not None and dy.requires_grad:
-            _check_reads(dy, (t, y, *self.theta))
+            _check_reads(dy, {node(t), node(y), *self.theta_nodes})
         if self.now is self.backward and y.requires_grad and not dy.requires_grad:
             dy = dy + 0 * y  # a field that depends on nothing has a derivative still: zero
         return dy.to(y.dtype, copy=not dy.requires_grad)  # a field may fill one tensor every time
@@ -132,6 +134,7 @@ class Watched:
         """A hook on the gradient of ys: a new backward pass begins."""
         self.backward.reset()
         self.now = self.backward
+        self.theta_nodes = set(map(node, self.theta or ()))
 
     def callback_step(self, t: Tensor, y: Tensor, dt: Tensor | None) -> None:
         """A step of dt from the state y at t is about to be tried; None: the solve has ended."""
@@ -240,7 +243,7 @@ class Watched:
         )
 
 
-def _check_reads(dy: Tensor, known: tuple[Tensor, ...]) -> None:
+def _check_reads(dy: Tensor, known: set[Any]) -> None:
     other = read_besides(dy, known)
     if other is not None:
         raise ValueError(
