@@ -79,8 +79,8 @@ def shooting_losses(
         mode="fill", fill_value=jnp.nan, wrap_negative_indices=False
     )
     inner = (successor != jnp.arange(len(starts))).astype(ys.dtype)[:, None]
-    data = _masked_mean(ys - known(batch["values"], batch["mask"]), batch["mask"])
-    return data, _masked_mean(ys[:, -1] - following, inner * jnp.ones_like(starts))
+    data = _masked_mean(ys, batch["values"], batch["mask"])
+    return data, _masked_mean(ys[:, -1], following, inner * jnp.ones_like(starts))
 
 
 def loss(
@@ -105,8 +105,7 @@ def loss(
     ys = solve_at(field, starts, batch["times"], weights, solver=solver, substeps=substeps)
     data, gap = shooting_losses(ys, starts, batch)
     free = model.rnn(batch["all_values"][:, 0], batch["all_times"])
-    mask = batch["all_mask"]
-    rnn = _masked_mean(free - known(batch["all_values"], mask), mask)
+    rnn = _masked_mean(free, batch["all_values"], batch["all_mask"])
     total = data + gap_weight * gap + rnn
     return total, {"data": data, "gap": gap, "rnn": rnn}
 
@@ -167,6 +166,7 @@ def learner(
     return Learner(model, objective, precision=precision, device=device)
 
 
-def _masked_mean(error: Array, mask: Array) -> Float[Array, ""]:
+def _masked_mean(found: Array, truth: Array, mask: Array) -> Float[Array, ""]:
+    error = found - known(truth, mask)
     validate.shape("mask", mask, error.shape)
     return jnp.sum(mask * error**2) / jnp.maximum(jnp.sum(mask), 1)

@@ -132,14 +132,14 @@ def loss(
             normal `noise` `[batch, latent]`, and `kl`, the weight of the divergence.
         solver: a method of `irregular.solve_at`; one step between two observations.
     """
-    times, values, mask = batch["times"], known(batch["values"], batch["mask"]), batch["mask"]
+    times, values, mask = batch["times"], batch["values"], batch["mask"]
     both = (("rnn", model.rnn), ("ode_rnn", model.ode_rnn))
     parts = {name: negative_elbo(part, batch, solver=solver) for name, part in both}
     expected, _ = model.forecaster(times, values, mask, times[:, -1])
     # The first observation of a series is not predicted.
     before = mask[:, :-1].any(axis=2, keepdims=True).astype(mask.dtype)
     foreseen = mask[:, 1:] * before
-    nll = _nll(expected[:, :-1] - values[:, 1:], model.forecaster.log_noise[...], foreseen)
+    nll = _nll(expected[:, :-1], values[:, 1:], model.forecaster.log_noise[...], foreseen)
     parts["forecaster"] = nll / jnp.maximum(foreseen.sum(), 1)
     return sum(parts.values(), jnp.zeros((), times.dtype)), parts
 
@@ -153,7 +153,7 @@ def negative_elbo(model: LatentODE, batch: Mapping[str, Array], *, solver: str) 
     found = model.decode(z0, times, solver=solver)
     # The prior of z0 is the standard normal.
     kl = 0.5 * jnp.sum(jnp.exp(log_variance) + mean**2 - 1 - log_variance)
-    nll = _nll(found - known(values, mask), model.log_noise[...], mask)
+    nll = _nll(found, values, model.log_noise[...], mask)
     return (nll + batch["kl"] * kl) / jnp.maximum(mask.sum(), 1)
 
 
@@ -221,8 +221,10 @@ def _any(x: Float[Array, "batch inputs"]) -> Array:
     return x[:, x.shape[1] // 2 :].any(axis=1, keepdims=True)
 
 
-def _nll(error: Values, log_noise: Float[Array, " channels"], mask: Values) -> Float[Array, ""]:
+def _nll(
+    found: Values, values: Values, log_noise: Float[Array, " channels"], mask: Values
+) -> Float[Array, ""]:
     """Sum of the negative log-densities of normal errors, where the mask is 1."""
     log_noise = log_noise[None, None]
-    standard = error * jnp.exp(-log_noise)
+    standard = (found - known(values, mask)) * jnp.exp(-log_noise)
     return jnp.sum(mask * (0.5 * standard**2 + log_noise + 0.5 * jnp.log(2 * jnp.pi)))

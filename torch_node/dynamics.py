@@ -60,8 +60,8 @@ def shooting_losses(
     check_shape("next", successor, starts.shape[:1])
     following = starts.index_select(0, successor)  # which takes no index from the end
     inner = (successor != torch.arange(len(starts), device=ys.device)).to(ys.dtype)[:, None]
-    data = _masked_mean(ys - known(batch["values"], batch["mask"]), batch["mask"])
-    return data, _masked_mean(ys[:, -1] - following, inner * torch.ones_like(starts))
+    data = _masked_mean(ys, batch["values"], batch["mask"])
+    return data, _masked_mean(ys[:, -1], following, inner * torch.ones_like(starts))
 
 
 def loss(
@@ -72,8 +72,7 @@ def loss(
     ys = solve_at(field, model.starts, batch["times"], solver=solver, substeps=substeps)
     data, gap = shooting_losses(ys, model.starts, batch)
     free = model.rnn(batch["all_values"][:, 0], batch["all_times"])
-    mask = batch["all_mask"]
-    rnn = _masked_mean(free - known(batch["all_values"], mask), mask)
+    rnn = _masked_mean(free, batch["all_values"], batch["all_mask"])
     total = data + gap_weight * gap + rnn
     return total, {"data": data, "gap": gap, "rnn": rnn}
 
@@ -137,6 +136,7 @@ def learner(
     return Learner(model, objective, precision=precision, device=device)
 
 
-def _masked_mean(error: Tensor, mask: Tensor) -> Float[Tensor, ""]:
+def _masked_mean(found: Tensor, truth: Tensor, mask: Tensor) -> Float[Tensor, ""]:
+    error = found - known(truth, mask)
     check_shape("mask", mask, error.shape)
     return (mask * error**2).sum() / mask.sum().clamp(min=1)

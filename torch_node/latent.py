@@ -107,13 +107,13 @@ def loss(
     model: Latent, batch: Mapping[str, Tensor], *, solver: str
 ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
     """Sum of three losses in nats per observed value, as in jax_node/latent.py."""
-    times, values, mask = batch["times"], known(batch["values"], batch["mask"]), batch["mask"]
+    times, values, mask = batch["times"], batch["values"], batch["mask"]
     both = (("rnn", model.rnn), ("ode_rnn", model.ode_rnn))
     parts = {name: negative_elbo(part, batch, solver=solver) for name, part in both}
     expected, _ = model.forecaster(times, values, mask, times[:, -1])
     # The first observation of a series is not predicted.
     foreseen = mask[:, 1:] * mask[:, :-1].any(dim=2, keepdim=True)
-    nll = _nll(expected[:, :-1] - values[:, 1:], model.forecaster.log_noise, foreseen)
+    nll = _nll(expected[:, :-1], values[:, 1:], model.forecaster.log_noise, foreseen)
     parts["forecaster"] = nll / foreseen.sum().clamp(min=1)
     return torch.stack(list(parts.values())).sum(), parts
 
@@ -128,7 +128,7 @@ def negative_elbo(
     z0 = mean + torch.exp(log_variance / 2) * batch["noise"]
     found = model.decode(z0, times, solver=solver)
     kl = 0.5 * (log_variance.exp() + mean**2 - 1 - log_variance).sum()
-    nll = _nll(found - known(values, mask), model.log_noise, mask)
+    nll = _nll(found, values, model.log_noise, mask)
     return (nll + batch["kl"] * kl) / mask.sum().clamp(min=1)
 
 
@@ -194,7 +194,9 @@ def _any(x: Float[Tensor, "batch inputs"]) -> Bool[Tensor, "batch 1"]:
     return x[:, x.shape[1] // 2 :].any(dim=1, keepdim=True)
 
 
-def _nll(error: Values, log_noise: Float[Tensor, " channels"], mask: Values) -> Float[Tensor, ""]:
+def _nll(
+    found: Values, values: Values, log_noise: Float[Tensor, " channels"], mask: Values
+) -> Float[Tensor, ""]:
     """Sum of the negative log-densities of normal errors, where the mask is 1."""
-    standard = error * torch.exp(-log_noise)
+    standard = (found - known(values, mask)) * torch.exp(-log_noise)
     return (mask * (0.5 * standard**2 + log_noise + 0.5 * math.log(2 * math.pi))).sum()
