@@ -37,8 +37,7 @@ def run(arguments: list[str], console: Console) -> None:
         raise ConfigError(f"{path} is not there.")
     record = collect.load(path)
     both = record["preset"] in (LONG, FULL)
-    rules = {LONG: coarse_adjoint.long_run, FULL: lambda record: []}
-    clauses = rules.get(record["preset"], coarse_adjoint.rule)(record)
+    clauses = coarse_adjoint.clauses(record)
     for clause in clauses:
         found = ", ".join(f"{q:.3g} (seed {s})" for s, q in clause.quotients.items()) or "no runs"
         line = f"{clause.state:6s} {clause.text}, {clause.bound}: {found}"

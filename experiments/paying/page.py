@@ -30,11 +30,11 @@ def write(page: Path) -> None:
     found = [(record.task, record.verdict(record.task.seconds)) for record in records.values()]
     if decided := [(task, verdict) for task, verdict in found if verdict]:
         figures.save(page.parent / "pictures" / "where_it_pays-gains.png", pictures.gains(decided))
-    spirals = {n: records.get(f"spirals-{n}") for n in (10, *PAPER)}
-    ended = {n: r for n, r in spirals.items() if r and r.verdict(r.task.seconds)}
-    if len(ended) > 1:
+    names = {task.name for task, _ in decided}
+    spirals = {n: records[f"spirals-{n}"] for n in (10, *PAPER) if f"spirals-{n}" in names}
+    if len(spirals) > 1:
         path = page.parent / "pictures" / "where_it_pays-sparser.png"
-        figures.save(path, pictures.sparser(ended))
+        figures.save(path, pictures.sparser(spirals))
     for record in records.values():
         for budget in record.budgets():
             figures.save(

@@ -95,18 +95,17 @@ def sparser(records: dict[int, Record]) -> Figure:
     The methods are a latent ODE and a recurrent network, each of two kinds.
     """
     drawn = {"latent": BLUE, "ode-rnn": LIGHT_BLUE, "decay": ORANGE, "free": LIGHT_ORANGE}
+    task = next(iter(records.values())).task
     figure = Figure(figsize=(7.2, 3.8), dpi=110, layout="constrained")
     axis = figure.subplots()
     for name, colour in drawn.items():
         tests = {n: r.scores(name, r.task.seconds)["test"] for n, r in records.items()}
-        title = next(iter(records.values())).task.methods[name].title
-        axis.plot(
-            list(tests), [np.mean(test) for test in tests.values()], color=colour, label=title
-        )
+        means = [np.mean(test) for test in tests.values()]
+        axis.plot(list(tests), means, color=colour, label=task.methods[name].title)
         for n, test in tests.items():
             axis.plot([n] * len(test), test, "o", color=colour, ms=4, alpha=0.7)
     axis.set(xscale="log", yscale="log", xlabel="times observed of 100")
-    axis.set_ylabel(next(iter(records.values())).task.measure)
+    axis.set_ylabel(task.measure)
     axis.set_xticks(list(records), [str(n) for n in records])
     axis.minorticks_off()
     plain_log(axis.yaxis)

@@ -7,15 +7,18 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from experiments.harness.figures import BLUE, GREEN, bare
+from experiments.harness.figures import bare
 from experiments.harness.markdown import table
 from experiments.section3 import coarse_adjoint
 from experiments.section3.coarse_adjoint import final_loss, least_loss, name_of
-from experiments.section3.coarse_adjoint_page import clause_table
+from experiments.section3.coarse_adjoint_page import (
+    GRADIENT_COLOURS,
+    checks_of,
+    clause_table,
+    commits,
+)
 from experiments.section3.evidence import done
 from experiments.section3.follow_up_page import draw_theirs, selected
-
-COLOURS = dict(zip(coarse_adjoint.GRADIENTS, (GREEN, BLUE), strict=True))
 
 
 def text(record: dict[str, Any]) -> str:
@@ -36,13 +39,12 @@ def text(record: dict[str, Any]) -> str:
     ]
     headers = ["one rk4 step by", "seed", "epochs", "least training loss", "at the end",
                "cosine at the end", "selected epoch", "its test error (%)"]  # fmt: skip
-    commits = {run["commit"][:10] for run in record["runs"] if run["status"] == "done"}
-    long = record["preset"] == coarse_adjoint.LONG
-    rule = f"{clause_table(coarse_adjoint.long_run(record))}\n" if long else ""
+    clauses = coarse_adjoint.clauses(record)
+    rule = f"{clause_table(clauses)}\n" if clauses else ""
     return (
         f"{rule}{table(headers, rows)}\n"
         f"`python experiments/study.py --preset {record['preset']}`, "
-        f"{record['data']['title']}, commit {', '.join(sorted(commits))}; least and at the end are "
+        f"{record['data']['title']}, commit {commits(record)}; least and at the end are "
         f"medians of {coarse_adjoint.LAST} epochs' means in a row, the selected epoch that of "
         "least mean, as theirs is; the cosine is that of the gradient to the computed loss's, on "
         "64 training images, the median of the last 5 checks.\n"
@@ -55,7 +57,7 @@ def curves(record: dict[str, Any]) -> Figure | None:
     figure = Figure(figsize=(5 * panels, 4.4), dpi=120, layout="constrained")
     axes = figure.subplots(1, panels, sharey=True, squeeze=False)[0]
     ours = axes[0]
-    for gradient, colour in COLOURS.items():
+    for gradient, colour in GRADIENT_COLOURS.items():
         for k, run in enumerate(done(record, name_of("one-step", gradient))):
             epochs, losses = zip(*((r["epoch"], r["train_loss"]) for r in run["rows"]), strict=True)
             label = None if k else f"one rk4 step, {gradient}"
@@ -74,5 +76,4 @@ def curves(record: dict[str, Any]) -> Figure | None:
 
 
 def _last_cosine(run: dict[str, Any]) -> str:
-    checks = [check for row in run["rows"] for check in row.get("gradient_checks", [])]
-    return f"{statistics.median(check['cosine'] for check in checks[-5:]):.2f}"
+    return f"{statistics.median(check['cosine'] for check in checks_of(run)[-5:]):.2f}"

@@ -28,6 +28,7 @@ DRAWN = {
 }
 HIGH = 0.1  # a training loss at which a network is still on its way
 COLOURS = (ORANGE, LIGHT_ORANGE, BLUE, PURPLE, "black", GREY)  # of the conditions
+GRADIENT_COLOURS = dict(zip(coarse_adjoint.GRADIENTS, (GREEN, BLUE), strict=True))
 
 
 def text(record: Record) -> str:
@@ -37,19 +38,24 @@ def text(record: Record) -> str:
     rows = [_row(name, runs) for name, runs in _by_variant(record)]
     headers = ["trained by", "seeds", "training loss", "test error (%)", "cosine", "size",
                "reconstruction", "L"]  # fmt: skip
-    commits = {run["commit"][:10] for run in record["runs"] if run["status"] == "done"}
     return (
         f"**{coarse_adjoint.verdict(clauses)}**\n\n{rule}\n"
         "With other optimisers, one rk4 step, adjoint / direct; the bounds follow if long steps "
         f"of the optimiser flatten the field:\n\n{why}\n{table(headers, rows)}\n"
         "Numbers are one a seed. `python experiments/study.py --preset coarse-adjoint`, "
-        f"{record['data']['title']}, commit {', '.join(sorted(commits))}; the training loss is the "
+        f"{record['data']['title']}, commit {commits(record)}; the training loss is the "
         f"median of the last {coarse_adjoint.LAST} epochs' means (three after a switch); cosine "
         "and size (quotient of norms) are those of the gradient against the computed loss's on 64 "
         "training images, L the "
         "field's Lipschitz constant, all at the last check; the reconstruction is the last epoch's "
         "median.\n"
     )
+
+
+def commits(record: Record) -> str:
+    """The commits of the runs that are done."""
+    found = {run["commit"][:10] for run in record["runs"] if run["status"] == "done"}
+    return ", ".join(sorted(found))
 
 
 def clause_table(clauses: Sequence[Clause]) -> str:
@@ -78,7 +84,7 @@ def training(record: Record) -> Figure | None:
             _line(loss, epochs, [row["train_loss"] for row in run["rows"]], colour)
             if "adjoint" not in name:
                 continue
-            checks = _checks(run)
+            checks = checks_of(run)
             steps = [check["step"] for check in checks]
             _line(cosine, steps, [check["cosine"] for check in checks], colour)
             _line(reconstruction, epochs, [row["reconstruction"] for row in run["rows"]], colour)
@@ -104,17 +110,17 @@ def switch(record: Record) -> Figure | None:
     axes = figure.subplots(1, 2, sharey=True)
     found = False
     for axis, first in zip(axes, coarse_adjoint.GRADIENTS, strict=True):
-        for then, colour in zip(coarse_adjoint.GRADIENTS, (GREEN, BLUE), strict=True):
+        for then, colour in GRADIENT_COLOURS.items():
             for run in runs.get(coarse_adjoint.switched(first, then), []):
                 found = True
-                checks = _checks(run)
+                checks = checks_of(run)
                 _line(axis, [c["step"] for c in checks], [c["loss"] for c in checks], colour)
         axis.set(title=f"From the weights found by {first}", xlabel="steps after", yscale="log")
         bare(axis)
     axes[0].set_ylabel("loss of 64 training images (nats)")
     keys = [
         Line2D([], [], color=colour, label=f"on by {then}")
-        for then, colour in zip(coarse_adjoint.GRADIENTS, (GREEN, BLUE), strict=True)
+        for then, colour in GRADIENT_COLOURS.items()
     ]
     figure.legend(handles=keys, loc="outside lower center", ncols=2, frameon=False)
     return figure if found else None
@@ -136,7 +142,7 @@ def why(record: Record) -> Figure | None:
     slope, reconstruction = figure.subplots(1, 2)
     for name, _, colour in shown:
         run = runs[name][0]
-        checks, rows = _checks(run), run["rows"]
+        checks, rows = checks_of(run), run["rows"]
         steps = [check["step"] for check in checks]
         _line(slope, steps, [check["lipschitz"] for check in checks], colour)
         epochs = [row["epoch"] for row in rows]
@@ -214,12 +220,12 @@ def _by_variant(record: Record) -> Iterator[tuple[str, list[Run]]]:
     """Variants whose gradients were checked: ResNets, which have no solve, are the follow-up's."""
     for variant in coarse_adjoint.VARIANTS:
         runs = done(record, variant.name)
-        if runs and all(_checks(run) for run in runs):
+        if runs and all(checks_of(run) for run in runs):
             yield variant.name, runs
 
 
 def _row(name: str, runs: list[Run]) -> list[Any]:
-    last = [_checks(run)[-1] for run in runs]
+    last = [checks_of(run)[-1] for run in runs]
     number = lambda values: " / ".join("-" if v is None else f"{v:.2g}" for v in values)
     by_adjoint = "reconstruction" in runs[0]["rows"][-1]
     return [
@@ -234,7 +240,8 @@ def _row(name: str, runs: list[Run]) -> list[Any]:
     ]
 
 
-def _checks(run: Run) -> list[dict[str, Any]]:
+def checks_of(run: Run) -> list[dict[str, Any]]:
+    """The gradient checks of all epochs of a run."""
     return [check for row in run["rows"] for check in row.get("gradient_checks", [])]
 
 
