@@ -3,14 +3,15 @@
 Field and GRU are both trained in two ways: by multiple shooting (windows of a few observations with
 starts that are learnt with them, each drawn to where the window before it ends) and on whole
 trajectories, whose starts are learnt too. Polynomials are fitted to derivatives of splines (sparse
-regression), or to pieces of trajectories. Scores are of trajectories from new, exact initial
-states. What escapes or is NaN counts as `BOUND` deviations away.
+regression), or to pieces of trajectories; so is a kernel's field, where no polynomial is the truth.
+Scores are of trajectories from new, exact initial states. What escapes or is NaN counts as `BOUND`
+deviations away.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +22,8 @@ from jaxtyping import Float
 from numpy import ndarray
 from scipy.stats import wasserstein_distance
 
+from experiments.paying import kernels, polynomials
 from experiments.paying.learners import learner
-from experiments.paying.polynomials import fits
 from experiments.paying.protocol import Data, Kind, Learnt, Part, Task, Trivial
 from experiments.series.series import Series
 from experiments.trajectories import shooting, sindy
@@ -61,7 +62,7 @@ class Held:
 Moves = Callable[..., Any]  # a model and states to states at later times
 Score = Callable[[Held, ndarray], float]
 Measure = Callable[[Data], Score]  # of a seed's data: it may depend on their clock
-Fits = Callable[[list[Series]], list[sindy.Polynomial]]
+Fits = Callable[[list[Series]], Iterable[sindy.Linear]]
 
 
 class Shot(nnx.Module):
@@ -190,14 +191,14 @@ def learnt(
 
 
 def fitted(measure: Measure, title: str, fit: Fits, numbers: Callable[[ndarray], int]) -> Trivial:
-    """Of the polynomials fitted to scaled series the best by validation, once for a seed's data."""
+    """Of the fields fitted to scaled series the best by validation, once for a seed's data."""
 
-    def score_of(one: sindy.Polynomial, data: Data, part: Part) -> float:
+    def score_of(one: sindy.Linear, data: Data, part: Part) -> float:
         held: Held = getattr(data, part)
         return measure(data)(held, bounded(one.solve(held.truth[:, 0], held.times)))
 
     @functools.cache
-    def best_of(train: Train, validation: Held) -> sindy.Polynomial:
+    def best_of(train: Train, validation: Held) -> sindy.Linear:
         data = Data(train, validation, None, lambda step: {})
         tried = fit(train.windows.scaled(train.series))
         return min(tried, key=lambda one: score_of(one, data, "validation"))
@@ -243,7 +244,7 @@ def methods(measure: Measure) -> dict[str, Learnt | Trivial]:
         "polynomial": fitted(
             measure,
             "polynomial field, fitted to trajectories",
-            lambda series: list(fits(series, FIT_DEGREES)),
+            lambda series: polynomials.fits(series, FIT_DEGREES),
             lambda c: c.size,
         ),
         "first": constant(measure, "first value", lambda truth: truth[:, :1], lambda dim: 0),
@@ -251,14 +252,21 @@ def methods(measure: Measure) -> dict[str, Learnt | Trivial]:
     }
 
 
+def kernel(measure: Measure) -> dict[str, Trivial]:
+    """The rival of a field that no polynomial is."""
+    title = "kernel's field, fitted to trajectories"
+    return {"kernel": fitted(measure, title, kernels.fits, lambda c: c.size)}
+
+
 def task(
     name: str, system: str, title: str, measure: str, end: float, score: str,
     margin: float, relative: bool, unit: str = "",
+    more: Callable[[Measure], dict[str, Trivial]] = lambda measure: {},
 ) -> Task:  # fmt: skip
     """The comparison on one system."""
     return Task(
         name, title, measure, margin, relative, 60.0, SEEDS, make(system, end),
-        methods(MEASURES[score]), unit,
+        methods(MEASURES[score]) | more(MEASURES[score]), unit,
     )  # fmt: skip
 
 
@@ -268,7 +276,7 @@ TASKS = (
     task("pendulum", "pendulum", "damped pendulum, noisy, irregular",
          "RMSE to twice the time learnt, deviations", 12.0, "rmse", 0.1, True),
     task("repressilator", "repressilator", "repressilator, noisy, irregular",
-         "RMSE to twice the time learnt, deviations", 12.0, "rmse", 0.1, True),
+         "RMSE to twice the time learnt, deviations", 12.0, "rmse", 0.1, True, more=kernel),
     task("lorenz", "lorenz", "Lorenz, how long it is foreseen",
          "minus the valid time, Lyapunov times", 8.0, "valid", 0.5, False, "Lyapunov times"),
     task("lorenz-climate", "lorenz", "Lorenz, distribution in the long run",

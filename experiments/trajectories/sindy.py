@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -22,15 +23,18 @@ EVALUATIONS = 6 * 4096  # of the field in one solve: what the steps of a Neural 
 
 
 @dataclass(frozen=True)
-class Polynomial:
-    """dy/dt = monomials(y) @ coefficients."""
+class Linear:
+    """dy/dt = features(y) @ coefficients: a field that is linear in its coefficients."""
 
-    degree: int
-    coefficients: Float[ndarray, "monomials dim"]
+    coefficients: Float[ndarray, "features dim"]
+
+    def features(self, y: Any) -> Any:
+        """Of states `[..., dim]`, of numpy or JAX: `[..., features]`."""
+        raise NotImplementedError
 
     def field(self, y: Float[ndarray, "*batch dim"]) -> Float[ndarray, "*batch dim"]:
         """The derivative."""
-        return monomials(y, self.degree) @ self.coefficients
+        return self.features(y) @ self.coefficients
 
     def solve(
         self, y0: Float[ndarray, "batch dim"], ts: Float[ndarray, " times"], bound: float = 100.0
@@ -69,9 +73,16 @@ class _TooLongError(Exception):
     """A solve took more than `EVALUATIONS`."""
 
 
-def monomials(y: Float[ndarray, "*batch dim"], degree: int) -> ndarray:
-    """All products of at most `degree` components of `y`, a constant first: `[..., monomials]`."""
-    return np.stack([y[..., at].prod(-1) for at in products(y.shape[-1], degree)], axis=-1)
+@dataclass(frozen=True)
+class Polynomial(Linear):
+    """Its features are all products of at most `degree` components, a constant first."""
+
+    degree: int
+
+    def features(self, y: Any) -> Any:
+        """See `Linear`."""
+        of = [y[..., at].prod(-1) for at in products(y.shape[-1], self.degree)]
+        return y.__array_namespace__().stack(of, axis=-1)
 
 
 def products(dim: int, degree: int) -> list[Int[ndarray, " factors"]]:
@@ -100,7 +111,7 @@ def fit(series: Sequence[Series], degree: int, threshold: float = 0.05) -> Polyn
         slopes.append(np.stack([s.derivative()(one.times) for s in splines], axis=1))
     if not states:
         raise ValueError("no series has 5 observations of every channel")
-    library = monomials(np.concatenate(states), degree)
+    library = Polynomial(np.zeros(()), degree).features(np.concatenate(states))
     target = np.concatenate(slopes)
     coefficients = np.linalg.lstsq(library, target, rcond=None)[0]
     for _ in range(10):
@@ -109,4 +120,4 @@ def fit(series: Sequence[Series], degree: int, threshold: float = 0.05) -> Polyn
         for i in range(target.shape[1]):
             used = library[:, keep[:, i]]
             coefficients[keep[:, i], i] = np.linalg.lstsq(used, target[:, i], rcond=None)[0]
-    return Polynomial(degree, coefficients)
+    return Polynomial(coefficients, degree)

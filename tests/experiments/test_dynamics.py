@@ -86,7 +86,7 @@ def test_errors_are_zero_for_the_truth_and_count_from_where_they_should():
 
 
 def test_least_squares_that_take_too_long_are_nan(monkeypatch):
-    decay = Polynomial(1, np.array([[0.0], [-1.0]]))
+    decay = Polynomial(np.array([[0.0], [-1.0]]), 1)
     ts = np.linspace(0, 1, 5)
     # To the default bound of steps, exp(-t) to tolerances of 1e-6.
     assert decay.solve(np.ones((1, 1)), ts)[0, :, 0] == pytest.approx(np.exp(-ts), abs=1e-5)

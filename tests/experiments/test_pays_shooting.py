@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.paying import shooting
-from experiments.paying.polynomials import fields, fit, fits, pieces
+from experiments.paying import kernels, shooting
+from experiments.paying.kernels import Kernel
+from experiments.paying.pieces import fields, fit, pieces
+from experiments.paying.polynomials import fits
 from experiments.paying.shooting import LYAPUNOV, Held
 from experiments.trajectories.sindy import Polynomial
 from experiments.trajectories.systems import SYSTEMS, sample
@@ -100,10 +102,18 @@ def test_pieces_double_and_cover_all_observations():
     assert [at.tolist() for at in pieces(3)] == [[[0, 1, 2]]]
 
 
-def test_sensitivities_are_the_derivatives_of_the_steps():
-    field, sensitive = fields(2, 3)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        lambda c: Polynomial(c, 3),
+        lambda c: Kernel(c, np.random.default_rng(1).normal(size=(7, 2)), 2.0),
+    ],
+    ids=["polynomial", "kernel"],
+)
+def test_sensitivities_are_the_derivatives_of_the_steps(kind):
     generator = np.random.default_rng(0)
     y0, c = generator.normal(size=(1, 2)), 0.1 * generator.normal(size=(10, 2))
+    field, sensitive = fields(kind(c), 2)
     with jax.enable_x64(True):
         ts = jnp.asarray([[0.0, 0.1, 0.4]])
         y0, c = jnp.asarray(y0), jnp.asarray(c)
@@ -122,7 +132,28 @@ def test_a_first_guess_that_escapes_does_not_end_the_fit():
         seed=0,
     )  # fmt: skip
     times, values = (np.stack([getattr(s, name) for s in series]) for name in ("times", "values"))
-    wild = Polynomial(1, np.full((3, 2), 1e3))
+    wild = Polynomial(np.full((3, 2), 1e3), 1)
     found, _ = fit(times, values, values, wild, next(pieces(20)))
     # three steps of rk4 in a gap of 6 / 19, at a rate of 2: (2 h)^4 = 2e-3, of which a 5! th part
     assert found.coefficients == pytest.approx(np.array([[0, 0], [-0.1, -2], [2, -0.1]]), abs=1e-4)
+
+
+def test_a_kernels_field_is_white_a_priori_and_fits_what_no_polynomial_is(monkeypatch):
+    centres = np.random.default_rng(0).normal(size=(9, 2))
+    white = Kernel(np.zeros((12, 2)), centres, 1.0).features(centres)[:, 3:]
+    gaps = ((centres[:, None] - centres) ** 2).sum(2)
+    # with the jitter, the covariance of the features is that of the kernel
+    np.testing.assert_allclose(white @ white.T, np.exp(-gaps / 2), atol=2 * kernels.JITTER)
+    series = sample(
+        SYSTEMS["pendulum"], trajectories=6, observations=21, noise=0.0, missing=0.2,
+        irregular=False, seed=0,
+    )  # fmt: skip
+    monkeypatch.setattr(kernels, "LENGTHS", (2.0,))
+    monkeypatch.setattr(kernels, "RIDGES", (1e-3,))
+    monkeypatch.setattr(kernels, "CENTRES", 24)
+    *_, found = kernels.fits(series)
+    times, states = series[0].times, np.stack([one.values[0] for one in series])
+    truth = SYSTEMS["pendulum"].solve(states, np.tile(times, (6, 1)))
+    error = np.sqrt(np.mean((found.solve(states, times) - truth) ** 2))
+    cubic = list(fits(series, (3,)))[-1].solve(states, times)
+    assert error < np.sqrt(np.mean((cubic - truth) ** 2)) / 5

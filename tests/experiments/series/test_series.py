@@ -222,7 +222,7 @@ def test_least_squares_finds_the_equations_from_clean_data():
 
 
 def test_least_squares_marks_what_escapes():
-    runaway = sindy.Polynomial(2, np.array([[0.0], [0.0], [1.0]]))  # y' = y^2, infinite at t = 1
+    runaway = sindy.Polynomial(np.array([[0.0], [0.0], [1.0]]), 2)  # y' = y^2, infinite at t = 1
     ys = runaway.solve(np.array([[1.0]]), np.linspace(0, 2, 5))
     assert ys[0, 1, 0] == pytest.approx(1 / (1 - 0.5), rel=1e-4)
     assert np.isnan(ys[0, -1, 0])
