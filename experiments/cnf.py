@@ -131,12 +131,7 @@ def load(config: Config) -> tuple[Callable[[int], dict[str, np.ndarray]], Sample
             x = samples.rows[generator.integers(0, len(samples.rows), count)]
         else:
             x = densities.sample(name, generator, count)
-        return {
-            "x": x,
-            "noise": generator.normal(size=x.shape),
-            "probe": generator.choice([-1.0, 1.0], x.shape),
-            "t": generator.uniform(size=count),
-        }
+        return densities.with_chance(x, generator)
 
     return draw, samples
 
