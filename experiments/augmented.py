@@ -123,21 +123,26 @@ def train(session: application.Session) -> None:
         return {"score": row["loss_augmented"], **row}
 
     rows = session.train(draw, evaluate, line)
-    # What was NaN is null in the metrics of a resumed run.
-    first, last = ({k: np.nan if v is None else v for k, v in rows[i].items()} for i in (0, -1))
-    body = [
-        [
-            name, last[f"loss_{key}"], f"{last[f'error_{key}']:.2f} %",
-            f"{first[f'nfe_{key}']:.0f}", f"{last[f'nfe_{key}']:.0f}",
-        ]
-        for key, name in NAMES.items()
-    ]  # fmt: skip
-    headers = ["dopri5 at 1e-5", "cross-entropy", "test error", "NFE, first epoch", "NFE, last"]
     paths = session.apply("paths", x=test["x"][:400], ts=np.linspace(0, 1, 16))
     named = dict(zip(NAMES.values(), paths, strict=True))
     draw_paths(session.folder.path, named, test["label"][:400])
-    kept = {key: value for key, value in last.items() if "_" in key and "seconds" not in key}
-    session.finish(rows, kept, f"{session.title}.\n\n{table(headers, body)}")
+    first, last = (
+        {name: value for name, value in row.items() if name.endswith(tuple(NAMES))}
+        for row in (rows[0], rows[-1])
+    )
+    session.finish(rows, {"first": first, "last": last}, text)
+
+
+def text(summary: dict[str, Any]) -> str:
+    """The table of a run's summary.json: both classifiers, in Markdown."""
+    first, last = summary["first"], summary["last"]
+    headers = ["dopri5 at 1e-5", "cross-entropy", "test error, %", "NFE, first epoch", "NFE, last"]
+    body = [
+        [name, *(last[f"{what}_{key}"] for what in ("loss", "error")),
+         *(row[f"nfe_{key}"] for row in (first, last))]
+        for key, name in NAMES.items()
+    ]  # fmt: skip
+    return table(headers, body)
 
 
 def draw_paths(

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import arg
 
-from experiments.harness import flags, malloc
+from experiments.harness import flags
 from experiments.harness.command import command
 from experiments.harness.errors import ConfigError
 from experiments.harness.files import write_atomic, writing
@@ -181,16 +181,12 @@ def compete(contest: Contest, options: Measurement, unmeasured: dict[str, str]) 
 def alone(contest: Contest, side: str, batch_size: int) -> dict[str, Any]:
     """Compile times and peak memory of a side in processes of its own."""
     arguments = (make_call, contest, side, batch_size)
-    plain = malloc.GIVEN_BACK
     if not side.startswith("jax"):
-        found = measuring.in_process(measuring.compile_and_peak, *arguments, **plain)
+        found = measuring.alone(*arguments)
         return {"cold_seconds": found["compile_seconds"], "peak_mb": found["peak_mb"]}
     with tempfile.TemporaryDirectory() as cache:
         cold, warm = (
-            measuring.in_process(
-                measuring.compile_and_peak, *arguments, JAX_COMPILATION_CACHE_DIR=cache, **plain
-            )
-            for _ in range(2)
+            measuring.alone(*arguments, JAX_COMPILATION_CACHE_DIR=cache) for _ in range(2)
         )
     return {
         "cold_seconds": cold["compile_seconds"],
@@ -236,7 +232,7 @@ def show(record: dict[str, Any], console: Console) -> None:
         table = Table(title=f"JAX against PyTorch, float32, batch {record['batch_size']}")
         for heading in report.HEADINGS:
             table.add_column(heading, justify="right" if heading else "left")
-        for row in report.terminal_rows(record["contests"]):
+        for row, _ in (row for contest in record["contests"] for row in report.cells(contest)):
             table.add_row(*row)
         console.print(table)
         text = text.partition(report.LEGEND)[1] + text.partition(report.LEGEND)[2]

@@ -23,6 +23,7 @@ EXAMPLES = """examples:
       178 wines with 13 measurements each: so few that each flow is taken at its best epoch
 """
 FLOWS = ("cnf", "matching", "coupling")
+TRUTH, NORMAL = "true density", "normal distribution, full covariance"
 BOX, GRID = 6.0, 160  # the density is integrated over [-6, 6]^2
 
 
@@ -130,12 +131,7 @@ def load(config: Config) -> tuple[Callable[[int], dict[str, np.ndarray]], Sample
             x = samples.rows[generator.integers(0, len(samples.rows), count)]
         else:
             x = densities.sample(name, generator, count)
-        return {
-            "x": x,
-            "noise": generator.normal(size=x.shape),
-            "probe": generator.choice([-1.0, 1.0], x.shape),
-            "t": generator.uniform(size=count),
-        }
+        return densities.with_chance(x, generator)
 
     return draw, samples
 
@@ -158,15 +154,11 @@ def train(
     back = session.apply("round_trip", x=samples.valid)
     error = float(np.abs(back - samples.valid).max())
     if samples.rows is None:
-        results, text = compare_densities(session, names, samples.test)
+        results = compare_densities(session, names, samples.test)
     else:
-        results, text = compare_table(rows, names, samples)
-    text = (
-        f"{session.title}; trace in training: {session.config.solver.trace}.\n\n{text}\n"
-        f"Largest error of a round trip, data to noise and back: {error:.1e} (two solves at 1e-5 "
-        "a step).\n"
-    )
-    session.finish(rows, {"round_trip_error": error, **results}, text)
+        results = compare_table(rows, names, samples)
+    shared = {"trace": session.config.solver.trace, "round_trip_error": error}
+    session.finish(rows, {**shared, **results}, text)
 
 
 def nats(session: application.Session, x: np.ndarray) -> dict[str, float]:
@@ -177,8 +169,8 @@ def nats(session: application.Session, x: np.ndarray) -> dict[str, float]:
 
 def compare_densities(
     session: application.Session, names: Sequence[str], test: np.ndarray
-) -> tuple[dict[str, Any], str]:
-    """Likelihoods against the true one, and integrals, with pictures: for summary.json, and text.
+) -> dict[str, Any]:
+    """Negative log-likelihoods and integrals, for summary.json; draws the pictures.
 
     The flows are those after the last epoch: every step had fresh samples.
     """
@@ -189,38 +181,48 @@ def compare_densities(
     chunks = [session.apply("evaluate", x=c) for c in np.split(points, GRID // 8)]
     fields = dict(zip(names, map(np.concatenate, zip(*chunks, strict=True)), strict=True))
     mass = {name: float(np.exp(f.astype(float)).sum() * area) for name, f in fields.items()}
-    body = [[name, nll[name], f"{mass[name]:.5f}", nll[name] - least] for name in names]
-    body.append(["true density", least, "1", 0.0])
     noise = np.random.default_rng(0).normal(size=(1000, 2))
     ts = np.linspace(0, 1, 21)
     paths = session.apply("generate", noise=noise, ts=ts)
-    fields["true density"] = densities.log_density(density, points)
+    fields[TRUTH] = densities.log_density(density, points)
     pictures.densities(folder / "densities.png", fields, BOX, GRID)
     pictures.flow(folder / "flow.gif", dict(zip(names[:2], paths, strict=True)), ts)
-    headers = ["negative log-likelihood, nats", "test", "integral of the density"]
-    results = {"nll": {**nll, "true density": least}, "mass": mass}
-    return results, table([*headers, "above the true value"], body)
+    return {"nll": {**nll, TRUTH: least}, "mass": mass}
 
 
 def compare_table(
     rows: Sequence[dict[str, Any]], names: Sequence[str], samples: Samples
-) -> tuple[dict[str, Any], str]:
+) -> dict[str, Any]:
     """Likelihoods of each flow at the epoch that was best on the rows to choose by."""
     assert samples.rows is not None
-    nll, body = {}, []
+    nll, best = {}, {}
     for name, flow in zip(names, FLOWS, strict=True):
         valid = np.array([row[f"nll_{flow}"] for row in rows], float)  # null becomes NaN
         if np.isnan(valid).all():
             nll[name] = np.nan
-            body.append([name, np.nan, "-"])
             continue
-        best = rows[int(np.nanargmin(valid))]
-        nll[name] = best[f"test_{flow}"]
-        body.append([name, nll[name], f"{best['epoch']} of {len(rows)}"])
-    nll["normal distribution"] = float(-np.mean(densities.gaussian(samples.rows, samples.test)))
-    body.append(["normal distribution, full covariance", nll["normal distribution"], "-"])
-    headers = ["negative log-likelihood, nats", "test", "epoch, best on the validation rows"]
-    return {"nll": nll}, table(headers, body)
+        row = rows[int(np.nanargmin(valid))]
+        nll[name], best[name] = row[f"test_{flow}"], row["epoch"]
+    nll[NORMAL] = float(-np.mean(densities.gaussian(samples.rows, samples.test)))
+    return {"nll": nll, "best_epoch": best}
+
+
+def text(summary: dict[str, Any]) -> str:
+    """The table of a run's summary.json, of a known density or of a table, in Markdown."""
+    nll = summary["nll"]
+    if TRUTH in nll:
+        columns = ["integral of the density", "above the true value"]
+        mass = {TRUTH: "1"} | {name: f"{value:.5f}" for name, value in summary["mass"].items()}
+        body = [[name, value, mass[name], value - nll[TRUTH]] for name, value in nll.items()]
+    else:
+        columns, best = ["epoch, best on the validation rows"], summary["best_epoch"]
+        epoch = lambda name: f"{best[name]} of {summary['epochs']}" if name in best else "-"
+        body = [[name, value, epoch(name)] for name, value in nll.items()]
+    return (
+        f"{table(['negative log-likelihood, nats', 'test', *columns], body)}\n"
+        f"Trace in training: {summary['trace']}. Largest error of a round trip, data to noise and "
+        f"back: {summary['round_trip_error']:.1e} (two solves at 1e-5 a step).\n"
+    )
 
 
 def line(row: dict[str, Any], epochs: int) -> str:

@@ -141,14 +141,20 @@ def train(
         name: {test.title: shooting.errors(problem, method, test) for test in tests}
         for name, method in {**predict, "last value": last_value, "mean": mean}.items()
     }
-    titles = [test.title for test in tests]
-    body = [[name, *(found[t] for t in titles)] for name, found in results.items()]
-    text = table(["RMSE, in deviations of the data", *titles], body)
-    if any(np.isnan(error) for found in results.values() for error in found.values()):
-        text += "\nnan: a trajectory grew beyond all bounds, or took too many steps to solve.\n"
     pictures.phase(path / "phase.png", config, problem, series, tests, predict, slope)
     pictures.animate(path / "training.gif", frames, len(rows), series)
-    session.finish(rows, {"rmse": results}, text, heading=f"{session.title}.\n\n")
+    session.finish(rows, {"rmse": results}, text)
+
+
+def text(summary: dict[str, Any]) -> str:
+    """The table of a run's summary.json: errors of all methods, in Markdown."""
+    found = summary["rmse"]
+    titles = list(found["mean"])
+    body = [[name, *(errors[title] for title in titles)] for name, errors in found.items()]
+    written = table(["RMSE, in deviations of the data", *titles], body)
+    if any(np.isnan(error) for errors in found.values() for error in errors.values()):
+        written += "\nnan: a trajectory grew beyond all bounds, or took too many steps to solve.\n"
+    return written
 
 
 def line(row: dict[str, Any], epochs: int) -> str:

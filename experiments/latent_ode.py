@@ -14,6 +14,7 @@ from tyro.conf import arg
 from experiments.harness import application, flags
 from experiments.harness.errors import ConfigError
 from experiments.latent import pictures, predictions, spirals, windows
+from experiments.latent.predictions import text
 from experiments.latent.windows import Windows
 from experiments.series.mauna_loa import mauna_loa
 from experiments.series.series import read_csv
@@ -196,8 +197,7 @@ def train(session: application.Session, *, problem: Windows) -> None:
     pictures.series(path / "series.png", model)
     pictures.walk(path / "walk.png", model)
     pictures.animate(path / "training.gif", frames, len(rows), problem)
-    results = {"observations": config.data.observations, **results}
-    session.finish(rows, results, predictions.text(problem, config, results))
+    session.finish(rows, results, text)
 
 
 def line(row: dict[str, Any], epochs: int) -> str:

@@ -9,9 +9,10 @@ follow-up=FOLDER/follow-up`, or `long=FOLDER`, or, of `coarse-adjoint-full`, `fu
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from experiments.harness.command import command
@@ -26,6 +27,7 @@ from experiments.section3 import (
     follow_up_page,
 )
 from experiments.section3.coarse_adjoint import FULL, LONG
+from experiments.section3.collect import Record
 
 
 def run(arguments: list[str], console: Console) -> None:
@@ -45,34 +47,28 @@ def run(arguments: list[str], console: Console) -> None:
     if not both:
         console.print(coarse_adjoint.verdict(clauses), highlight=False, soft_wrap=True)
     if len(arguments) == 2:
-        (write_both if both else write)(record, Path(arguments[1]))
+        out = Path(arguments[1])
+        if both:
+            write(record, out, both_gradients_page.text, both_gradients_page.curves)
+        else:
+            page = coarse_adjoint_page
+            write(record, out, page.text, page.training, page.switch, page.why, page.cost)
+            write(record, out / "follow-up", follow_up_page.text, follow_up_page.curves)
 
 
-def write_both(record: dict[str, Any], folder: Path) -> None:
-    """Table and picture of one step by both gradients."""
+def write(
+    record: Record,
+    folder: Path,
+    text: Callable[[Record], str],
+    *pictures: Callable[[Record], Figure | None],
+) -> None:
+    """Tables of a record as summary.md, and pictures under their functions' names."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        if figure := both_gradients_page.curves(record):
-            save(folder / "curves.png", figure)
-        write_atomic(folder / "summary.md", both_gradients_page.text(record))
-
-
-def write(record: dict[str, Any], folder: Path) -> None:
-    """Tables and pictures of a record."""
-    with writing(folder):
-        follow_up = folder / "follow-up"
-        follow_up.mkdir(parents=True, exist_ok=True)
-        for path, figure in (
-            (folder / "training.png", coarse_adjoint_page.training(record)),
-            (folder / "switch.png", coarse_adjoint_page.switch(record)),
-            (folder / "why.png", coarse_adjoint_page.why(record)),
-            (folder / "cost.png", coarse_adjoint_page.cost(record)),
-            (follow_up / "curves.png", follow_up_page.curves(record)),
-        ):
-            if figure:
-                save(path, figure)
-        write_atomic(folder / "summary.md", coarse_adjoint_page.text(record))
-        write_atomic(follow_up / "summary.md", follow_up_page.text(record))
+        for picture in pictures:
+            if figure := picture(record):
+                save(folder / f"{picture.__name__}.png", figure)
+        write_atomic(folder / "summary.md", text(record))
 
 
 main = command("verdict.py", run, usage=__doc__)

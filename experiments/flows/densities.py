@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
+from scipy.spatial.distance import cdist
+from scipy.special import logsumexp
+from scipy.stats import multivariate_normal
 
 NAMES = ("moons", "circles", "checkerboard", "gaussians", "wine")
 
@@ -25,10 +28,8 @@ def sample(name: str, generator: np.random.Generator, count: int) -> Float[ndarr
         return 1.5 * (x - np.array([0.5, 0.25]) + generator.normal(0, 0.1, (count, 2)))
     if name in ("circles", "gaussians"):
         if name == "circles":
-            angle, radius = (
-                generator.uniform(0, 2 * np.pi, count),
-                generator.choice([1, 2.5], count),
-            )
+            angle = generator.uniform(0, 2 * np.pi, count)
+            radius = generator.choice([1, 2.5], count)
         else:
             angle, radius = np.pi / 4 * generator.integers(0, 8, count), np.full(count, 2.5)
         noise = generator.normal(0, 0.15 if name == "circles" else 0.2, (count, 2))
@@ -58,13 +59,20 @@ def log_density(name: str, x: Float[ndarray, "points 2"]) -> Float[ndarray, " po
         arc = np.stack([np.cos(angle), np.sin(angle)], 1)
         centres = 1.5 * (np.concatenate([arc, np.array([1, 0.5]) - arc]) - np.array([0.5, 0.25]))
         deviation = 0.15
-    out = np.empty(len(x))
-    for part in np.array_split(np.arange(len(x)), max(1, len(x) // 500)):
-        squares = ((x[part, None] - centres) ** 2).sum(-1) / (2 * deviation**2)
-        least = squares.min(1)
-        total = np.exp(least[:, None] - squares).mean(1)
-        out[part] = np.log(total) - least - np.log(2 * np.pi * deviation**2)
-    return out
+    few = np.array_split(x, max(1, len(x) // 500))  # so that the distances fit into memory
+    squares = (cdist(some, centres, "sqeuclidean") / (2 * deviation**2) for some in few)
+    logs = np.concatenate([logsumexp(-s, axis=1) for s in squares])
+    return logs - np.log(2 * np.pi * deviation**2 * len(centres))
+
+
+def with_chance(x: ndarray, generator: np.random.Generator) -> dict[str, ndarray]:
+    """A batch of samples, and what the losses of flows need of chance."""
+    return {
+        "x": x,
+        "noise": generator.normal(size=x.shape),
+        "probe": generator.choice([-1.0, 1.0], x.shape),
+        "t": generator.uniform(size=len(x)),
+    }
 
 
 def wine() -> Float[ndarray, "178 13"]:
@@ -87,6 +95,4 @@ def split(table: ndarray, seed: int) -> tuple[ndarray, ndarray, ndarray]:
 
 def gaussian(table: ndarray, x: ndarray) -> Float[ndarray, " points"]:
     """Log-density at `x` of the normal distribution with the table's mean and covariance."""
-    centred, covariance = x - table.mean(0), np.cov(table.T, bias=True)
-    squares = (centred * np.linalg.solve(covariance, centred.T).T).sum(1)
-    return -0.5 * (squares + np.linalg.slogdet(2 * np.pi * covariance)[1])
+    return multivariate_normal.logpdf(x, table.mean(0), np.cov(table.T, bias=True))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 import shlex
 import statistics
@@ -178,33 +179,45 @@ class Session:
         return path
 
     def finish(
-        self, rows: list[dict[str, Any]], results: dict[str, Any], text: str, heading: str = ""
+        self,
+        rows: list[dict[str, Any]],
+        results: dict[str, Any],
+        text: Callable[[dict[str, Any]], str],
     ) -> None:
-        """Write summary.json, and summary.md with the command to repeat it; print `text`."""
+        """Write summary.json with `results`, and from it summary.md (see `page`); print `text`."""
+        config = self.folder.read_json("config.json")
         per_epoch = statistics.median(row["seconds_train"] for row in rows)
         seconds = sum(row["seconds_train"] + row["seconds_eval"] for row in rows)
         summary = {
             "data": self.title,
             **results,
-            "run": str(self.folder.path),
             "epochs": len(rows),
             "parameters": self.learner.parameter_count,
             "seconds_per_step": per_epoch / self.config.training.steps_per_epoch,
             "seconds_total": seconds,
             "device": self.learner.device_name,
+            "seed": self.config.training.seed,
+            "commands": config["commands"],
+            "commit": short(config["git_commit"]),
+            "load": round(os.getloadavg()[2]),
+            "cores": os.cpu_count(),
         }
         self.folder.write_json("summary.json", summary)
-        config = self.folder.read_json("config.json")
-        commands = "; ".join(f"`{command}`" for command in config["commands"])
-        footer = (
-            f"\n{commands}: seed {config['flags']['training']['seed']}, {len(rows)} epochs, "
-            f"{seconds:.0f} s on {self.learner.device_name} (load average "
-            f"{os.getloadavg()[2]:.0f} on {os.cpu_count()} cores), "
-            f"{self.learner.parameter_count:,} parameters, commit {short(config['git_commit'])}.\n"
-        )
-        write_atomic(self.folder.path / "summary.md", heading + text + footer)
-        show(self.console, text)
+        write_atomic(self.folder.path / "summary.md", page(summary, text))
+        show(self.console, text(summary))
         say(self.console, "run", f"{self.folder.path} ({seconds:.0f} s)")
+
+
+def page(summary: dict[str, Any], text: Callable[[dict[str, Any]], str]) -> str:
+    """A run's summary.md from its summary.json: the data, `text`, and the command to repeat it."""
+    summary = _numbers(summary)
+    commands = "; ".join(f"`{command}`" for command in summary["commands"])
+    return (
+        f"{summary['data']}.\n\n{text(summary)}\n{commands}: seed {summary['seed']}, "
+        f"{summary['epochs']} epochs, {summary['seconds_total']:.0f} s on {summary['device']} "
+        f"(load average {summary['load']} on {summary['cores']} cores), "
+        f"{summary['parameters']:,} parameters, commit {summary['commit']}.\n"
+    )
 
 
 def main(
@@ -276,6 +289,15 @@ def _start(
     say(console, "resume", f"{folder.path} after epoch {folder.epoch}")
     folder.resume(record)
     return folder
+
+
+def _numbers(value: Any) -> Any:
+    """JSON's null, which a NaN has become, as NaN again."""
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    return math.nan if value is None else value
 
 
 def _command_line(prog: str, arguments: Sequence[str]) -> str:

@@ -1,7 +1,8 @@
 """Put a run's table and pictures into a page: `python experiments/pages.py PAGE NAME=RUN ...`.
 
 In the page, what is between `<!-- NAME -->` and `<!-- end NAME -->` is replaced by the run's
-summary.md and its pictures, which are copied to `pictures/` beside the page.
+summary.md and its pictures, which are copied to `pictures/` beside the page; its summary.json, if
+it has one, to `results/`.
 """
 
 from __future__ import annotations
@@ -36,8 +37,11 @@ main = command("pages.py", run, usage=__doc__)
 def insert(page: Path, name: str, run: Path) -> None:
     """Put a run's summary and pictures into the block `name` of a page; see `replace`."""
     lines = [(run / "summary.md").read_text()]
-    pictures = page.parent / "pictures"
+    pictures, results = page.parent / "pictures", page.parent / "results"
     pictures.mkdir(exist_ok=True)
+    if (run / "summary.json").exists():
+        results.mkdir(exist_ok=True)
+        shutil.copyfile(run / "summary.json", results / f"{page.stem}-{name}.json")
     for picture in sorted([*run.glob("*.png"), *run.glob("*.gif")]):
         copy = pictures / f"{page.stem}-{name}-{picture.name}"
         shutil.copyfile(picture, copy)

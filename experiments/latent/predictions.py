@@ -147,6 +147,8 @@ def compare(model: Trained, config: Any) -> dict[str, Any]:
         }
     own, union = windows.padding(problem.train)
     return {
+        "source": config.data.data,
+        "observations": config.data.observations,
         "rmse": errors,
         "coverage": held,
         "noise": {name: (v * problem.deviation).tolist() for name, v in noise.items()},
@@ -154,23 +156,24 @@ def compare(model: Trained, config: Any) -> dict[str, Any]:
     }
 
 
-def text(problem: Windows, config: Any, results: dict[str, Any]) -> str:
-    """The table of a run, and what else was measured, in Markdown."""
+def text(summary: dict[str, Any]) -> str:
+    """The table of a run's summary.json, and what else was measured, in Markdown."""
     columns = {"inside": "between observations", "beyond": "beyond", "before": "before"}
-    columns = {p: title for p, title in columns.items() if getattr(problem.test, p).mask.any()}
+    found = {p for row in summary["rmse"].values() for p in row if not np.isnan(row[p])}
+    columns = {part: title for part, title in columns.items() if part in found}
     headers = ["RMSE", *columns.values(), f"in the {BAND:.0%} band beyond"]
     body = []
-    for name, row in results["rmse"].items():
-        held = results["coverage"].get(name)
+    for name, row in summary["rmse"].items():
+        held = summary["coverage"].get(name)
         cells = [row.get(part, "") for part in columns]
         body.append([name, *cells, f"{held['beyond']:.0%}" if held else ""])
-    if config.data.data == "spirals" and config.data.observations in PAPER:
-        rnn, ode = PAPER[config.data.observations]
+    if summary["source"] == "spirals" and summary["observations"] in PAPER:
+        rnn, ode = PAPER[summary["observations"]]
         body += [["paper, RNN", "", rnn, "", ""], ["paper, latent ODE", "", ode, "", ""]]
-    noise = ", ".join(f"{np.mean(v):.3g} ({name})" for name, v in results["noise"].items())
-    waste = results["padding"]
+    noise = ", ".join(f"{np.mean(v):.3g} ({name})" for name, v in summary["noise"].items())
+    waste = summary["padding"]
     return (
-        f"{problem.title}.\n\n{table(headers, body)}\n"
+        f"{table(headers, body)}\n"
         f"Learnt standard deviation of the observations: {noise}. Solver steps that are padding, "
         f"with a clock for each window: {waste['own clocks']:.1%}; solved at the union of all "
         f"times it would be {waste['union of times']:.1%}.\n"

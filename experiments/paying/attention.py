@@ -65,10 +65,8 @@ class Block(nnx.Module):
     def __init__(self, width: int, *, rngs: nnx.Rngs):
         self.norms = nnx.List([nnx.LayerNorm(width, rngs=rngs) for _ in range(2)])
         self.attend = nnx.MultiHeadAttention(HEADS, width, decode=False, rngs=rngs)
-        self.widen, self.narrow = (
-            Linear(width, 2 * width, rngs=rngs),
-            Linear(2 * width, width, rngs=rngs),
-        )
+        self.widen = Linear(width, 2 * width, rngs=rngs)
+        self.narrow = Linear(2 * width, width, rngs=rngs)
 
     def __call__(self, tokens: Values, seen: Array) -> Values:
         """Map tokens `[batch, times, width]`; `seen` `[batch, 1, 1, times]` may be attended to."""

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 from flax import nnx
-from jaxtyping import Float
 from numpy import ndarray
+from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 
 from experiments.flows import densities
@@ -34,13 +34,8 @@ def known(name: str) -> Callable[[int], Data]:
     """Samples of a known density by seed."""
 
     def data(seed: int) -> Data:
-        draw = lambda part, count: densities.sample(
-            name, np.random.default_rng([seed, part]), count
-        )
-        batch = lambda step: around(
-            np.random.default_rng([seed, 3, step]),
-            lambda generator: densities.sample(name, generator, BATCH),
-        )
+        draw = lambda part, n: densities.sample(name, np.random.default_rng([seed, part]), n)
+        batch = batches(seed, lambda generator: densities.sample(name, generator, BATCH))
         return Data(draw(0, KERNELS), draw(1, VALIDATION), draw(2, TEST), batch)
 
     return data
@@ -50,21 +45,19 @@ def wine(seed: int) -> Data:
     """A split of the table of wines."""
     rows, validation, test = densities.split(densities.wine(), seed)
     some = lambda generator: rows[generator.integers(0, len(rows), BATCH)]
-    batch = lambda step: around(np.random.default_rng([seed, 3, step]), some)
-    return Data(rows, validation, test, batch)
+    return Data(rows, validation, test, batches(seed, some))
 
 
-def around(
-    generator: np.random.Generator, draw: Callable[[np.random.Generator], ndarray]
-) -> dict[str, ndarray]:
-    """A batch: what is drawn, and what the losses need of chance."""
-    x = draw(generator)
-    return {
-        "x": x,
-        "noise": generator.normal(size=x.shape),
-        "probe": generator.choice([-1.0, 1.0], x.shape),
-        "t": generator.uniform(size=len(x)),
-    }
+def batches(
+    seed: int, draw: Callable[[np.random.Generator], ndarray]
+) -> Callable[[int], dict[str, ndarray]]:
+    """A batch for every step."""
+
+    def batch(step: int) -> dict[str, ndarray]:
+        generator = np.random.default_rng([seed, 3, step])
+        return densities.with_chance(draw(generator), generator)
+
+    return batch
 
 
 def likelihood(model: cnf.Velocity, batch: Any) -> Any:
@@ -79,11 +72,6 @@ def discrete(model: Any, batch: Any) -> Any:
     return -cnf.discrete_log_density(model, batch["x"]).mean()
 
 
-def velocity(data: Data, size: int, seed: int) -> cnf.Velocity:
-    """The field of a continuous flow."""
-    return cnf.Velocity(data.train.shape[1], size, rngs=nnx.Rngs(seed))
-
-
 def kernel(data: Data, part: Part) -> ndarray:
     """Log-density of normal kernels on the training samples, their width by validation."""
     dim = data.train.shape[1]
@@ -92,14 +80,9 @@ def kernel(data: Data, part: Part) -> ndarray:
         volume = np.log(len(data.train)) + 0.5 * dim * np.log(2 * np.pi * width**2)
         return logsumexp(-squares / (2 * width**2), axis=1) - volume
 
-    known = squares(data.validation, data.train)
+    known = cdist(data.validation, data.train, "sqeuclidean")
     width = max(WIDTHS, key=lambda width: by(known, width).mean())
-    return by(squares(getattr(data, part), data.train), width)
-
-
-def squares(a: Float[ndarray, "m dim"], b: Float[ndarray, "n dim"]) -> Float[ndarray, "m n"]:
-    """Squared distances."""
-    return ((a**2).sum(1)[:, None] - 2 * a @ b.T + (b**2).sum(1)).clip(0)
+    return by(cdist(getattr(data, part), data.train, "sqeuclidean"), width)
 
 
 def task(name: str, margin: float, seconds: float, seeds: tuple[int, ...]) -> Task:
@@ -109,18 +92,25 @@ def task(name: str, margin: float, seconds: float, seeds: tuple[int, ...]) -> Ta
     def above(logp: Any, data: Data, part: Part) -> float:
         return float(np.mean(truth(getattr(data, part)) - logp))
 
-    continuous = lambda model, x: cnf.log_density(model, x)[0]
-
     def scored(density: Callable[[Any, Any], Any]) -> Callable[[Any, Data, Part], float]:
         return lambda trained, data, part: above(
             trained.apply(density, x=getattr(data, part)), data, part
         )
 
-    layered = lambda kind, layers: (
-        lambda data, size, seed: learner(
-            kind(data.train.shape[1], size, layers, rngs=nnx.Rngs(seed)), discrete
-        )
-    )
+    def continuous(title: str, loss: Any) -> Learnt:
+        def build(data: Data, size: int, seed: int) -> Any:
+            return learner(cnf.Velocity(data.train.shape[1], size, rngs=nnx.Rngs(seed)), loss)
+
+        score = scored(lambda model, x: cnf.log_density(model, x)[0])
+        return Learnt(f"continuous flow, {title}", "Neural ODE", build, score)
+
+    def layered(title: str, kind: Any, layers: int) -> Learnt:
+        def build(data: Data, size: int, seed: int) -> Any:
+            model = kind(data.train.shape[1], size, layers, rngs=nnx.Rngs(seed))
+            return learner(model, discrete)
+
+        return Learnt(f"{layers} {title}", "baseline", build, scored(cnf.discrete_log_density))
+
     return Task(
         name,
         f"{name}, density" + (" of 13 measurements, 107 rows" if name == "wine" else ""),
@@ -131,30 +121,10 @@ def task(name: str, margin: float, seconds: float, seeds: tuple[int, ...]) -> Ta
         seeds,
         wine if name == "wine" else known(name),
         {
-            "likelihood": Learnt(
-                "continuous flow, likelihood",
-                "Neural ODE",
-                lambda data, size, seed: learner(velocity(data, size, seed), likelihood),
-                scored(continuous),
-            ),
-            "matching": Learnt(
-                "continuous flow, flow matching",
-                "Neural ODE",
-                lambda data, size, seed: learner(velocity(data, size, seed), cnf.matching_loss),
-                scored(continuous),
-            ),
-            "affine": Learnt(
-                f"{AFFINE} affine couplings",
-                "baseline",
-                layered(cnf.Coupling, AFFINE),
-                scored(cnf.discrete_log_density),
-            ),
-            "splines": Learnt(
-                f"{SPLINES} spline couplings",
-                "baseline",
-                layered(SplineCoupling, SPLINES),
-                scored(cnf.discrete_log_density),
-            ),
+            "likelihood": continuous("likelihood", likelihood),
+            "matching": continuous("flow matching", cnf.matching_loss),
+            "affine": layered("affine couplings", cnf.Coupling, AFFINE),
+            "splines": layered("spline couplings", SplineCoupling, SPLINES),
             "kernels": Trivial(
                 "kernel estimate",
                 lambda data, part: above(kernel(data, part), data, part),

@@ -187,19 +187,12 @@ def task(
         span = float(data.train.times.max())
         return learner(Transformer(channels(data), size, span, rngs=nnx.Rngs(seed)), attention.loss)
 
-    forecast = recurrent.forecast
+    forecast, strided = recurrent.forecast, scored(recurrent.forecast, strides=True)
     methods: dict[str, Learnt | Trivial] = {
         "ode-rnn": Learnt("latent ODE, ODE-RNN encoder", "Neural ODE", latent(True), carried),
         "latent": Learnt("latent ODE, RNN encoder", "Neural ODE", latent(False), carried),
-        "free": Learnt(
-            "RNN trained free-running", "baseline", network(False), scored(forecast, strides=True)
-        ),
-        "decay": Learnt(
-            "free-running RNN with decay (GRU-D)",
-            "baseline",
-            network(True),
-            scored(forecast, strides=True),
-        ),
+        "free": Learnt("RNN trained free-running", "baseline", network(False), strided),
+        "decay": Learnt("free-running RNN with decay (GRU-D)", "baseline", network(True), strided),
         "one-step": Learnt(
             "RNN trained one step ahead", "baseline", network(False, one_step), scored(forecast)
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from statistics import fmean
 
 from experiments.harness import figures, page_blocks
 from experiments.harness.markdown import table
@@ -37,9 +38,8 @@ def write(page: Path) -> None:
         figures.save(path, pictures.sparser(spirals))
     for record in records.values():
         for budget in record.budgets():
-            figures.save(
-                page.parent / picture(record.task, budget), pictures.scores(record, budget)
-            )
+            path = page.parent / picture(record.task, budget)
+            figures.save(path, pictures.scores(record, budget))
 
 
 def load(folder: Path) -> dict[str, Record]:
@@ -77,33 +77,22 @@ def table_of(record: Record, budget: float) -> str:
         first = runs[0]
         rows.append(
             (
-                sum(scores["validation"]) / len(runs),
+                fmean(scores["validation"]),
                 [
                     method.title,
                     method.kind,
                     f"{first['rate']:g}" if first["rate"] else "",
                     first["size"] or "",
                     f"{first['parameters']:,}",
-                    f"{sum(run['cpu'] for run in runs) / len(runs):.1f}",
-                    f"{sum(run['steps'] for run in runs) / len(runs):,.0f}"
-                    if "steps" in first
-                    else "",
+                    f"{fmean(run['cpu'] for run in runs):.1f}",
+                    f"{fmean(run['steps'] for run in runs):,.0f}" if "steps" in first else "",
                     len(runs),
                     shown(interval(numbers)),
                 ],
             )
         )
-    headers = [
-        "method",
-        "kind",
-        "rate",
-        "size",
-        "parameters",
-        "CPU s",
-        "steps",
-        "seeds",
-        task.measure,
-    ]
+    headers = ["method", "kind", "rate", "size", "parameters", "CPU s", "steps", "seeds",
+               task.measure]  # fmt: skip
     body = [row for _, row in sorted(rows, key=lambda pair: pair[0])]
     verdict = record.verdict(budget)
     words = (
@@ -163,8 +152,7 @@ def summary(records: dict[str, Record]) -> str:
 def best(record: Record, budget: float, kind: protocol.Kind) -> str:
     """The method of a kind with the least mean validation score: test score and title."""
     names = [n for n, m in record.task.methods.items() if m.kind == kind]
-    mean = lambda values: sum(values) / len(values)
-    name = min(names, key=lambda n: mean(record.scores(n, budget)["validation"]))
+    name = min(names, key=lambda n: fmean(record.scores(n, budget)["validation"]))
     found = interval(record.scores(name, budget)["test"])
     return f"{shown(found)} ({record.task.methods[name].title})"
 

@@ -121,13 +121,12 @@ def judge(task: Task, scores: Mapping[str, Mapping[Part, Sequence[float]]]) -> V
     Student's t over the seeds, each task at 95%. `scores` are by method and part, a number a seed;
     None if a side is missing or has fewer than two seeds.
     """
-    sides: dict[bool, list[str]] = {True: [], False: []}
-    for name in scores:
-        sides[task.methods[name].kind == "Neural ODE"].append(name)
-    if not sides[True] or not sides[False]:
+    odes = [name for name in scores if task.methods[name].kind == "Neural ODE"]
+    rivals = [name for name in scores if name not in odes]
+    if not odes or not rivals:
         return None
     best = lambda names: min(names, key=lambda name: np.mean(scores[name]["validation"]))
-    ode, rival = best(sides[True]), best(sides[False])
+    ode, rival = best(odes), best(rivals)
     gain = interval(gains(task, scores[ode]["test"], scores[rival]["test"]))
     if gain.n < 2:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Iterator
@@ -15,7 +16,6 @@ from experiments.paying import protocol
 from experiments.paying.protocol import Part, Task, Trivial, Verdict, judge
 
 Run = dict[str, Any]
-KEY = ("method", "seed", "rate", "size", "budget", "search")
 
 
 @dataclass(frozen=True)
@@ -24,19 +24,13 @@ class Job:
 
     method: str
     seed: int
-    budget: float | None
     rate: float | None = None
     size: int | None = None
+    budget: float | None = None
     search: bool = False
 
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """What tells it from other runs."""
-        return tuple(getattr(self, name) for name in KEY)
 
-    def fields(self) -> Run:
-        """The key, as it is in a record."""
-        return dict(zip(KEY, self.key, strict=True))
+KEY = [field.name for field in dataclasses.fields(Job)]  # tells a run of a record from others
 
 
 class Record:
@@ -59,11 +53,12 @@ class Record:
 
     def find(self, job: Job) -> Run | None:
         """The run of a job, if it has been made."""
-        return next((r for r in self.runs if tuple(r[k] for k in KEY) == job.key), None)
+        key = dataclasses.asdict(job)
+        return next((run for run in self.runs if run.items() >= key.items()), None)
 
     def add(self, job: Job, found: Run) -> None:
         """Keep a run, and write the file."""
-        self.runs.append(job.fields() | _finite(found))
+        self.runs.append(dataclasses.asdict(job) | _finite(found))
         lines = ",\n".join(json.dumps(run, separators=(",", ":")) for run in self.runs)
         text = f'{{"task": {json.dumps(self.task.name)}, "runs": [\n{lines}\n]}}\n'
         with writing(self.path):
@@ -89,9 +84,9 @@ class Record:
     def jobs(self, name: str, budget: float) -> list[Job]:
         """The runs to be tested, a seed each; none before the end of the method's search."""
         if isinstance(self.task.methods[name], Trivial):
-            return [Job(name, seed, None) for seed in self.task.seeds]
+            return [Job(name, seed) for seed in self.task.seeds]
         if chosen := self.chosen(name, budget):
-            return [Job(name, s, budget, chosen.rate, chosen.size) for s in self.task.seeds]
+            return [Job(name, s, chosen.rate, chosen.size, budget) for s in self.task.seeds]
         return []
 
     def tests(self, name: str, budget: float) -> list[Run]:
@@ -118,7 +113,7 @@ def searches(name: str, budget: float) -> Iterator[Job]:
     share = round(budget * protocol.SEARCH_SHARE, 3)
     for size in protocol.SIZES:
         for rate in protocol.RATES:
-            yield Job(name, protocol.SEARCH_SEED, share, rate, size, search=True)
+            yield Job(name, protocol.SEARCH_SEED, rate, size, share, search=True)
 
 
 def _finite(found: Run) -> Run:

@@ -30,7 +30,7 @@ def text(record: dict[str, Any]) -> str:
             len(run["rows"]),
             f"{least_loss(run):.2g}",
             f"{final_loss(run):.2g}",
-            _last_cosine(run),
+            f"{statistics.median(check['cosine'] for check in checks_of(run)[-5:]):.2f}",
             selected(run)["epoch"],
             f"{selected(run)['test_error']:.1f}",
         ]
@@ -73,7 +73,3 @@ def curves(record: dict[str, Any]) -> Figure | None:
         axis.set_xlabel("epoch")
         bare(axis)
     return figure
-
-
-def _last_cosine(run: dict[str, Any]) -> str:
-    return f"{statistics.median(check['cosine'] for check in checks_of(run)[-5:]):.2f}"

@@ -56,6 +56,11 @@ def name_of(solver: str, gradient: str, condition: str = "") -> str:
     return "-".join(part for part in (solver, gradient, condition) if part)
 
 
+def by_both(solver: str, condition: str = "") -> tuple[str, ...]:
+    """The names of the variants by either of `GRADIENTS`."""
+    return tuple(name_of(solver, gradient, condition) for gradient in GRADIENTS)
+
+
 def switched(first: str, then: str) -> str:
     """The name of the variant that goes on by `then` from a run by `first`."""
     return f"switch-{first}-{then}"
@@ -106,16 +111,11 @@ FOLLOW_UP = (
     ("ODE-Net, implicit Adams, Adam", name_of("one-step", "adjoint", "adam-0.1"), 0.71),
     ("ODE-Net, dopri5", name_of("dopri5", "adjoint"), 0.65),
 )
-_DECIDE = tuple(
-    name_of(solver, gradient) for solver in ("one-step", "dopri5") for gradient in GRADIENTS
-)
-_SWITCH = tuple(switched(first, then) for first in GRADIENTS for then in GRADIENTS)
-_ADAMS = tuple(name_of("adams-0.25", gradient) for gradient in GRADIENTS)
 _WHY = ("momentum", "momentum-lr-0.01", "lr-1")
 
 
 def _with(conditions: Iterable[str]) -> tuple[str, ...]:
-    return tuple(name_of("one-step", g, condition) for condition in conditions for g in GRADIENTS)
+    return tuple(name for condition in conditions for name in by_both("one-step", condition))
 
 
 _THEIRS = (
@@ -127,12 +127,12 @@ PRESETS = {
         flags=f"--epochs 30 --batch-size 32 {_THEIRS}",
         # In an order in which what is done at any moment answers something.
         blocks=(
-            (_DECIDE[:2], SEEDS),
-            (_SWITCH, SEEDS),
-            (_DECIDE[2:], SEEDS),
+            (by_both("one-step"), SEEDS),
+            (tuple(switched(first, then) for first in GRADIENTS for then in GRADIENTS), SEEDS),
+            (by_both("dopri5"), SEEDS),
             (_with(_WHY), SEEDS),
             (_with(name for name in CONDITIONS if name not in _WHY), SEEDS),
-            (_ADAMS, SEEDS),
+            (by_both("adams-0.25"), SEEDS),
         ),
     ),
     "follow-up": Preset(
@@ -142,11 +142,11 @@ PRESETS = {
     # As many epochs as theirs; `long_run` has the rule.
     LONG: Preset(
         flags=f"--epochs 160 --batch-size 32 {_THEIRS}",
-        blocks=((_DECIDE[:1], SEEDS), (_DECIDE[1:2], SEEDS)),
+        blocks=tuple(((name,), SEEDS) for name in by_both("one-step")),
     ),
     FULL: Preset(
         flags=f"--epochs 12 --batch-size 128 {_THEIRS}",
-        blocks=((_DECIDE[:2], (0,)),),
+        blocks=((by_both("one-step"), (0,)),),
     ),
 }
 
@@ -204,11 +204,10 @@ def rule(record: dict[str, Any]) -> list[Clause]:
     against going on as before.
     """
     quotient = functools.partial(quotients, record)
-    one, fine = functools.partial(name_of, "one-step"), functools.partial(name_of, "dopri5")
     kept = {first: switched(first, first) for first in GRADIENTS}
     return [
-        Clause("one rk4 step: adjoint / direct", quotient(one("adjoint"), one("direct")), True),
-        Clause("dopri5 1e-3: adjoint / direct", quotient(fine("adjoint"), fine("direct")), False),
+        Clause("one rk4 step: adjoint / direct", quotient(*by_both("one-step")), True),
+        Clause("dopri5 1e-3: adjoint / direct", quotient(*by_both("dopri5")), False),
         Clause(
             "from the adjoint's weights: on by adjoint / on by direct",
             quotient(kept["adjoint"], switched("adjoint", "direct")),
@@ -229,11 +228,10 @@ def why(record: dict[str, Any]) -> list[Clause]:
     it moves as fast as the SGD that stalls. If its long steps flatten the field, it stalls there,
     and SGD at a rate of 1, which moves as fast as momentum at 0.1, does not.
     """
-    clauses = []
-    for condition, above in (("momentum", False), ("momentum-lr-0.01", True), ("lr-1", False)):
-        names = (name_of("one-step", gradient, condition) for gradient in GRADIENTS)
-        clauses.append(Clause(CONDITIONS[condition][0], quotients(record, *names), above))
-    return clauses
+    return [
+        Clause(CONDITIONS[name][0], quotients(record, *by_both("one-step", name)), above)
+        for name, above in zip(_WHY, (False, True, False), strict=True)
+    ]
 
 
 def long_run(record: dict[str, Any]) -> list[Clause]:
@@ -243,7 +241,7 @@ def long_run(record: dict[str, Any]) -> list[Clause]:
     least median of `LAST` epochs in a row, in every seed; it *stays behind* if it ends above
     `FACTOR` times that of `direct`, in every seed.
     """
-    adjoint, direct = (name_of("one-step", gradient) for gradient in GRADIENTS)
+    adjoint, direct = by_both("one-step")
     rises = {
         run["seed"]: final_loss(run) / least_loss(run) if run["status"] == "done" else math.inf
         for run in record["runs"]

@@ -15,10 +15,10 @@ from experiments.harness.figures import BLUE, GREEN, GREY, LIGHT_ORANGE, ORANGE,
 from experiments.harness.markdown import table
 from experiments.section3 import coarse_adjoint, grid
 from experiments.section3.coarse_adjoint import Clause, name_of
+from experiments.section3.collect import Record
 from experiments.section3.evidence import done
 
-Record = dict[str, Any]
-Run = dict[str, Any]
+Run = Record
 
 # One rk4 step by the adjoint is green: it is the implicit Adams of the work we follow up on.
 DRAWN = {
@@ -27,7 +27,15 @@ DRAWN = {
     name_of("dopri5", "adjoint"): ("dopri5 1e-3, adjoint", ORANGE),
 }
 HIGH = 0.1  # a training loss at which a network is still on its way
-COLOURS = (ORANGE, LIGHT_ORANGE, BLUE, PURPLE, "black", GREY)  # of the conditions
+# Of one rk4 step: condition, title and colour.
+CONDITIONS = [("", "SGD at 0.1", GREEN)] + [
+    (name, title, colour)
+    for (name, (title, _)), colour in zip(
+        coarse_adjoint.CONDITIONS.items(),
+        (ORANGE, LIGHT_ORANGE, BLUE, PURPLE, "black", GREY),
+        strict=True,
+    )
+]
 GRADIENT_COLOURS = dict(zip(coarse_adjoint.GRADIENTS, (GREEN, BLUE), strict=True))
 
 
@@ -118,10 +126,7 @@ def switch(record: Record) -> Figure | None:
         axis.set(title=f"From the weights found by {first}", xlabel="steps after", yscale="log")
         bare(axis)
     axes[0].set_ylabel("loss of 64 training images (nats)")
-    keys = [
-        Line2D([], [], color=colour, label=f"on by {then}")
-        for then, colour in GRADIENT_COLOURS.items()
-    ]
+    keys = [Line2D([], [], color=c, label=f"on by {then}") for then, c in GRADIENT_COLOURS.items()]
     figure.legend(handles=keys, loc="outside lower center", ncols=2, frameon=False)
     return figure if found else None
 
@@ -129,13 +134,8 @@ def switch(record: Record) -> Figure | None:
 def why(record: Record) -> Figure | None:
     """What other optimisers and the ReLU make of the field, and of the step back through it."""
     runs = dict(_by_variant(record))
-    shown = [(name_of("one-step", "adjoint"), "SGD at 0.1", GREEN)] + [
-        (name_of("one-step", "adjoint", condition), title, colour)
-        for (condition, (title, _)), colour in zip(
-            coarse_adjoint.CONDITIONS.items(), COLOURS, strict=True
-        )
-    ]
-    shown = [(name, title, colour) for name, title, colour in shown if name in runs]
+    named = [(name_of("one-step", "adjoint", name), *of) for name, *of in CONDITIONS]
+    shown = [of for of in named if of[0] in runs]
     if len(shown) < 2:
         return None
     figure = Figure(figsize=(11, 4.2), dpi=120, layout="constrained")
@@ -162,20 +162,12 @@ def why(record: Record) -> Figure | None:
 
 def cost(record: Record) -> Figure | None:
     """What a wrong gradient costs, early and late: adjoint runs against their likes by direct."""
-    pairs = [
-        (("one-step",), "SGD at 0.1", GREEN, "o"),
-        (("dopri5",), "SGD at 0.1, dopri5 1e-3", GREEN, "s"),
-        *(
-            (("one-step", condition), title, colour, "o")
-            for (condition, (title, _)), colour in zip(
-                coarse_adjoint.CONDITIONS.items(), COLOURS, strict=True
-            )
-        ),
-    ]
+    pairs = [("one-step", *of, "o") for of in CONDITIONS]
+    pairs.insert(1, ("dopri5", "", "SGD at 0.1, dopri5 1e-3", GREEN, "s"))
     figure = Figure(figsize=(11, 4.4), dpi=120, layout="constrained")
     early, late = figure.subplots(1, 2, sharey=True)
-    for (solver, *condition), title, colour, marker in pairs:
-        names = [name_of(solver, gradient, *condition) for gradient in coarse_adjoint.GRADIENTS]
+    for solver, condition, title, colour, marker in pairs:
+        names = coarse_adjoint.by_both(solver, condition)
         quotients = coarse_adjoint.quotients(record, *names)
         runs = {r["seed"]: r for r in done(record, names[0])}
         points = [

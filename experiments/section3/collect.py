@@ -79,8 +79,10 @@ def join(records: Sequence[Record]) -> Record:
     """
     first = records[0]
     for record in records[1:]:
-        for key, what in (("flags", "flags"), ("data", "data")):
-            mine, its = (_comparable(one[key]) for one in (first, record))
+        for what, mine, its in (
+            ("flags", " ".join(first["flags"]), " ".join(record["flags"])),
+            ("data", first["data"]["sha256"], record["data"]["sha256"]),
+        ):
             if mine != its:
                 raise ConfigError(
                     f"the {what} of {record['preset']} are not those of {first['preset']} "
@@ -129,23 +131,16 @@ def fold_of(run: Record) -> str:
     return "all" if fold is None else str(fold)
 
 
-def _comparable(value: Any) -> Any:
-    """Data without the title, which tells the fold."""
-    return value["sha256"] if isinstance(value, dict) else " ".join(value)
-
-
 def _run(folder: Path, cell: Cell) -> tuple[Record, Record | None, Record | None]:
     """One run of the record; the data it was trained on and its test images, if it is done."""
     path = folder / cell.name
     run: Record = {"variant": cell.variant.name, "seed": cell.seed}
     if cell.fold is not None:
         run["fold"] = cell.fold
-    summary, config = _json(path / "summary.json"), _json(path / "config.json")
+    summary, config = summary_of(path), _json(path / "config.json")
     predictions, rows = _json(path / "predictions.json"), _rows(path / "metrics.jsonl")
-    whole = isinstance(summary, dict) and "test_error" in summary and config and predictions
-    if not whole or rows is None:
+    if "test_error" not in summary or not config or not predictions or rows is None:
         return run | _why(folder, cell, summary), None, None
-    assert isinstance(summary, dict)
     run |= {
         "status": "done",
         "commit": config["git_commit"],
@@ -169,8 +164,8 @@ def _run(folder: Path, cell: Cell) -> tuple[Record, Record | None, Record | None
     return run, data, images
 
 
-def _why(folder: Path, cell: Cell, summary: Any) -> dict[str, str]:
-    if isinstance(summary, dict) and summary.get("failed"):
+def _why(folder: Path, cell: Cell, summary: dict[str, Any]) -> dict[str, str]:
+    if summary.get("failed"):
         return {"status": "failed", "reason": _without_paths(summary["failed"])}
     if not (folder / cell.name).exists():
         return {"status": "missing", "reason": "not begun"}
@@ -187,12 +182,8 @@ def rounded(value: Any, digits: int = 6) -> Any:
 
 
 def _last_line(log: Path) -> str:
-    try:
-        lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
-    except OSError:
-        lines = []
-    written = [line for line in lines if line]
-    return _without_paths(written[-1]) if written else "it left no word"
+    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+    return _without_paths(lines[-1]) if lines else "it left no word"
 
 
 def _without_paths(text: str) -> str:
@@ -201,6 +192,12 @@ def _without_paths(text: str) -> str:
         word.rstrip("/").rsplit("/", 1)[-1] if word.startswith("/") else word
         for word in text.split()
     )
+
+
+def summary_of(run: Path) -> dict[str, Any]:
+    """What a run's summary.json says; nothing if there is none that can be read."""
+    found = _json(run / "summary.json")
+    return found if isinstance(found, dict) else {}
 
 
 def _rows(path: Path) -> list[dict[str, Any]] | None:

@@ -5,6 +5,7 @@ Models are compared on the folds that all of them have, with whatever repeats ea
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -63,20 +64,12 @@ def by_image(
             for of in runs]  # fmt: skip
 
 
-def error(record: Record, variant: str) -> Interval:
-    """Test error in per cent, over images and repeats; `n` is 0 without runs."""
-    found = by_image(record, [variant])
+def over_images(record: Record, variant: str, what: str = "error") -> Interval:
+    """Mean `error` or `loss` (see `by_image`), over images and repeats; `n` is 0 without runs."""
+    found = by_image(record, [variant], what)
     if found is None:
-        return Interval(float("nan"), float("nan"), 0)
-    return mean(found[0]).interval(bounds=PERCENT)
-
-
-def loss(record: Record, variant: str) -> Interval:
-    """Mean negative log-likelihood of the test images, over images and repeats."""
-    found = by_image(record, [variant], "loss")
-    if found is None:
-        return Interval(float("nan"), float("nan"), 0)
-    return mean(found[0]).interval(bounds=(0.0, float("inf")))
+        return Interval(math.nan, math.nan, 0)
+    return mean(found[0]).interval(bounds=PERCENT if what == "error" else (0.0, math.inf))
 
 
 def compare(record: Record, a: str, b: str, what: str = "error") -> Estimate | None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -18,6 +16,7 @@ from experiments.harness.command import say
 from experiments.harness.workers import Outcome, Task
 from experiments.section3 import grid
 from experiments.section3.cells import Cell
+from experiments.section3.collect import summary_of
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,8 @@ def execute(
     """Run what is missing: the names of the failed, how many were not begun, how many ended."""
     tasks, failed, skipped = [], set(), 0
     for cell in cells:
-        if reason := recorded_failure(plan.folder / cell.name):
+        # A run that failed of itself (a loss not finite, a failed solve) would do so again.
+        if reason := summary_of(plan.folder / cell.name).get("failed"):
             failed.add(cell.name)
             say(console, "failed", f"{cell.name} (earlier): {reason}")
         elif commands := missing(plan, cell):
@@ -82,23 +82,9 @@ def missing(plan: Plan, cell: Cell) -> tuple[tuple[str, ...], ...]:
     return tuple(commands)
 
 
-def summary_of(run: Path) -> dict[str, Any] | None:
-    """A run's summary.json, or None if there is none that can be read."""
-    try:
-        found = json.loads((run / "summary.json").read_text())
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
 def is_done(run: Path) -> bool:
     """Whether a run has trained to its end."""
-    return "test_error" in (summary_of(run) or {})
-
-
-def recorded_failure(run: Path) -> str | None:
-    """Why a run failed of itself (a loss not finite, a failed solve): it would do so again."""
-    return (summary_of(run) or {}).get("failed")
+    return "test_error" in summary_of(run)
 
 
 class Progress:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from experiments.harness.figures import (
 )
 from experiments.section3 import grid
 from experiments.section3.collect import Record
-from experiments.section3.evidence import done, error, ode_net
+from experiments.section3.evidence import done, ode_net, over_images
 from experiments.section3.examined import change, image_error, image_errors, solver_rows
 from experiments.section3.intervals import Interval
 from experiments.section3.tables import values
@@ -61,20 +61,11 @@ SHORT = {
 def draw(record: Record, folder: Path, prefix: str) -> dict[str, str]:
     """Write all pictures into `folder`; their file names by figure, those without data left out."""
     folder.mkdir(parents=True, exist_ok=True)
-    figures: dict[str, Callable[[Record], Figure | None]] = {
-        "curves": curves,
-        "characteristics": characteristics,
-        "depth": depth,
-        "solvers": solvers,
-        "robustness": robustness,
-    }
     names = {}
-    for name, make in figures.items():
-        figure = make(record)
-        if figure is None:
-            continue
-        names[name] = f"{prefix}-{name}.png"
-        save(folder / names[name], figure)
+    for make in (curves, characteristics, depth, solvers, robustness):
+        if figure := make(record):
+            names[make.__name__] = f"{prefix}-{make.__name__}.png"
+            save(folder / names[make.__name__], figure)
     return names
 
 
@@ -123,15 +114,15 @@ def characteristics(record: Record) -> Figure | None:
 def _against_nfe(axes: Sequence[Axes], record: Record, names: Sequence[str]) -> None:
     """Panels a to c: error, time and backward NFE of trained networks at several tolerances."""
     for name in names:
-        rows = {key: of for key, of in solver_rows(record, name).items() if key[0] == "dopri5"}
+        rows = [of for key, of in solver_rows(record, name).items() if key[0] == "dopri5"]
         if not rows:
             continue
-        column = lambda key, rows=rows: [np.mean([row[key] for row in of]) for of in rows.values()]
+        column = lambda key, rows=rows: np.array([np.mean([r[key] for r in of]) for of in rows])
         style: dict[str, Any] = {"color": COLORS[name], "label": SHORT[name], "s": 22}
-        nfe, inexact = column("nfe_forward"), [e > 0 for e in column("logit_error")]
-        axes[0].scatter(np.array(nfe)[inexact], np.array(column("logit_error"))[inexact], **style)
+        errors = column("logit_error")
+        axes[0].scatter(column("nfe_forward")[errors > 0], errors[errors > 0], **style)
         # The fastest seed: other work on the machine only adds to the time.
-        fastest = [min(row["seconds_per_step"] for row in of) for of in rows.values()]
+        fastest = [min(row["seconds_per_step"] for row in of) for of in rows]
         axes[1].scatter(column("step_nfe_forward"), fastest, **style)
         axes[2].scatter(column("step_nfe_forward"), column("step_nfe_backward"), **style)
     limit = max(axes[2].get_xlim()[1], 1.0)
@@ -159,7 +150,7 @@ def depth(record: Record) -> Figure | None:
             ([one], COLORS["odenet"], "left", (5, -9)),
         ):
             x = [float(np.median(values(record, name, key))) for name in names]
-            found = [error(record, name) for name in names]
+            found = [over_images(record, name) for name in names]
             _errorbars(axis, x, found, color, "", line=True)
             for at, of, name in zip(x, found, names, strict=True):
                 text = "ODE-Net" if name == one else name.removeprefix("resnet")
@@ -179,16 +170,15 @@ def solvers(record: Record) -> Figure | None:
     if not names:
         return None
     figure, axes = _figure(len(names))
-    markers = {"dopri5": "o", "euler": "s", "rk4": "^"}
+    styles = {"dopri5": ("o", BLUE), "euler": ("s", GREY), "rk4": ("^", PURPLE)}
     for axis, name in zip(axes, names, strict=True):
         rows = solver_rows(record, name)
-        for solver, marker in markers.items():
+        for solver, (marker, color) in styles.items():
             keys = [key for key in rows if key[0] == solver]
             if not keys:
                 continue
             x = [float(np.mean([row["nfe_forward"] for row in rows[key]])) for key in keys]
             found = [change(record, name, *key) for key in keys]
-            color = {"dopri5": COLORS["odenet"], "euler": GREY, "rk4": COLORS["rknet"]}[solver]
             _errorbars(axis, x, found, color, solver, marker=marker)
         axis.set(title=f"{SHORT[name]}, trained", xlabel="NFE of the solver tested with")
         axis.set(xscale="log", ylabel="change of the test error (points)")
@@ -211,12 +201,10 @@ def robustness(record: Record) -> Figure | None:
         strict=True,
     ):
         for name in names:
-            of = {
-                what_amount[1]: image_error(record, name, what_amount)
-                for what_amount in image_errors(record, name)
-                if what_amount[0] in ("none", kind)
-            }
-            _errorbars(axis, list(of), list(of.values()), COLORS[name], _title(name), line=True)
+            changes = [of for of in image_errors(record, name) if of[0] in ("none", kind)]
+            found = [image_error(record, name, of) for of in changes]
+            amounts = [amount for _, amount in changes]
+            _errorbars(axis, amounts, found, COLORS[name], _title(name), line=True)
         axis.set(title=kind.capitalize(), xlabel=label)
     axes[0].set_ylabel("test error (%)")
     axes[0].legend(frameon=False, fontsize=8)

@@ -12,11 +12,10 @@ from experiments.harness.markdown import Table, markdown
 from experiments.images.dataset import TITLES
 from experiments.section3 import claims, collect, evidence, examined, grid, tables
 from experiments.section3.collect import Record
-from experiments.section3.evidence import done
 from experiments.section3.intervals import MARGINS
 
-# The study that findings rest on, of those at hand.
-MAIN = "converged"
+# The studies that findings rest on, of those at hand.
+MAIN, FASHION = "converged", ("fashion", "fashion-full")
 
 
 def fill(template: str, records: Mapping[str, Record], docs: Path) -> str:
@@ -50,9 +49,6 @@ def _put(name: str, records: Mapping[str, Record], docs: Path) -> str:
     return text if isinstance(text, str) and text else "*Not run yet.*"
 
 
-FASHION = ("fashion", "fashion-full")
-
-
 def title(record: Record) -> str:
     """The data of a study in a word or two."""
     return record["data"]["title"].partition(",")[0] + (
@@ -74,21 +70,16 @@ def base_rate(record: Record) -> str:
     """How often two networks disagree on an image, of one model and of two, over all main rows."""
     same: list[float] = []
     other: list[float] = []
-    known = [name for name in grid.ROWS if done(record, name)]
-    for row in tables.disagreements(record, known).rows:
+    for place, row in enumerate(tables.disagreements(record, grid.ROWS).rows):
         for column, cell in enumerate(row[1:]):
             if cell != "-":
-                (same if known[column] == _name(row[0]) else other).append(float(cell))
+                (same if column == place else other).append(float(cell))
     if not same or not other:
         return ""
     return (
         f"Two trainings of one model disagree on {sum(same) / len(same):.2f}% of the test images, "
         f"two models on {sum(other) / len(other):.2f}%."
     )
-
-
-def _name(title: str) -> str:
-    return next(name for name, variant in grid.VARIANTS.items() if variant.title == title)
 
 
 def _compared(pairs: Sequence[evidence.Pair]) -> Callable[[Record], Table]:

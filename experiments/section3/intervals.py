@@ -171,8 +171,6 @@ class Verdict:
 
     words: str
     interval: Interval
-    p_different: float
-    p_equal: float
 
 
 def verdicts(found: Sequence[Estimate], margin: float) -> list[Verdict]:
@@ -189,15 +187,16 @@ def verdicts(found: Sequence[Estimate], margin: float) -> list[Verdict]:
     results = []
     for one in found:
         if one.lacks:
-            results.append(Verdict("not decided (one repeat)", one.interval(), math.nan, math.nan))
+            results.append(Verdict("not decided (one repeat)", one.interval()))
             continue
         (differs, its), (equals, other) = next(different), next(equal)
-        words = "different" if differs else "equal within the margin" if equals else "not decided"
-        if differs and equals:
-            words = "different, by less than the margin"
-        alpha = its if differs else other if equals else min(its, other)
-        ps = one.p_different(), one.p_equal(margin)
-        results.append(Verdict(words, one.interval(1 - alpha), *ps))
+        if differs:
+            words, alpha = "different, by less than the margin" if equals else "different", its
+        elif equals:
+            words, alpha = "equal within the margin", other
+        else:
+            words, alpha = "not decided", min(its, other)
+        results.append(Verdict(words, one.interval(1 - alpha)))
     return results
 
 

@@ -11,7 +11,7 @@ from experiments.classify.summary import PAPER
 from experiments.harness.markdown import Table
 from experiments.section3 import evidence, grid, rates
 from experiments.section3.collect import Record
-from experiments.section3.evidence import Pair, done, error
+from experiments.section3.evidence import Pair, done, over_images
 from experiments.section3.intervals import Interval, Verdict, disagreement
 
 # Of activations, in the number of layers L and of solver steps (section 3 of the paper).
@@ -107,9 +107,8 @@ def convergence(record: Record, names: Sequence[str]) -> Table:
         runs = done(record, name)
         if not runs or any(len(run["rows"]) <= LAST for run in runs):
             continue
-        end, before = (
-            average([run["rows"][at]["train_loss"] for run in runs]) for at in (-1, -1 - LAST)
-        )
+        loss = lambda at, runs=runs: average([run["rows"][at]["train_loss"] for run in runs])
+        end, before = loss(-1), loss(-1 - LAST)
         chosen = [run["summary"].get("selected_epoch") for run in runs]
         rows.append(
             (
@@ -178,8 +177,8 @@ def _cost(record: Record, name: str) -> tuple[str, ...]:
     used = sorted({run["rate"] for run in done(record, name) if "rate" in run})
     return (
         grid.VARIANTS[name].title,
-        shown(error(record, name)),
-        shown(evidence.loss(record, name), digits=4),
+        shown(over_images(record, name)),
+        shown(over_images(record, name, "loss"), digits=4),
         str(len(done(record, name))),
         ", ".join(f"{rate:g}" for rate in used) or "-",
         f"{mean('parameters'):,.0f}",

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+import timeit
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -45,9 +46,7 @@ def cell(
         solvers[name] = _lowered(problem, name).compile()
         found[name] = {"compile": time.perf_counter() - started}
         ends = [solvers[name](tolerance, 0) for tolerance in tolerances]
-        found[name]["errors"] = [
-            float(np.max(np.abs(np.asarray(y) - exact) / (1 + np.abs(exact)))) for y, _ in ends
-        ]
+        found[name]["errors"] = [precision.error(y, exact) for y, _ in ends]
         found[name]["nfe"] = [int(nfe) for _, nfe in ends]
         found[name]["seconds"] = [[math.inf] * len(tolerances) for _ in loops]
     for i, length in enumerate(loops):
@@ -57,8 +56,7 @@ def cell(
                 for name, solve in solvers.items():
                     started = time.perf_counter()
                     jax.block_until_ready(solve(tolerance, length))
-                    seconds = time.perf_counter() - started
-                    best = found[name]["seconds"][i]
+                    seconds, best = time.perf_counter() - started, found[name]["seconds"][i]
                     best[j] = min(best[j], seconds)
                     spent += seconds
                 turn += 1
@@ -73,23 +71,15 @@ def cell(
 
 def _lowered(problem: InitialValue, name: str) -> jax.stages.Lowered:
     """A solve at a tolerance, by a field made dearer by that many sines."""
+    # No sum with a loop's result can be optimised away; this one changes no digit.
+    field = lambda t, y, loops: problem.field(jnp, t, y) + 1e-300 * _idle(loops, t)
 
     @jax.jit
     def solve(tolerance, loops):
-        def field(t, y, loops):
-            # No sum with a loop's result can be optimised away; this one changes no digit.
-            return problem.field(jnp, t, y) + 1e-300 * _idle(loops, t)
-
         solution = jax_node.solve.solve(
-            field,
-            jnp.asarray(problem.y0),
-            jnp.array([0.0, problem.t1]),
-            loops,
-            solver=name,
-            rtol=tolerance,
-            atol=tolerance,
-            max_steps=precision.MAX_STEPS,
-        )
+            field, jnp.asarray(problem.y0), jnp.array([0.0, problem.t1]), loops, solver=name,
+            rtol=tolerance, atol=tolerance, max_steps=precision.MAX_STEPS,
+        )  # fmt: skip
         return solution.ys[-1], solution.nfe
 
     return solve.lower(1e-3, 0)
@@ -99,15 +89,10 @@ def _idle(loops: Any, start: Any) -> Any:
     return jax.lax.fori_loop(0, loops, lambda _, x: jnp.sin(x + 1), start)
 
 
-def seconds_per_loop(loops: int = 100_000) -> float:
+def seconds_per_loop() -> float:
     """Of the idle loop, the least of five."""
-    run: Callable = jax.jit(_idle)
-    times = []
-    for _ in range(6):  # the first compiles
-        started = time.perf_counter()
-        run(loops, 0.5).block_until_ready()
-        times.append(time.perf_counter() - started)
-    return min(times[1:]) / loops
+    run, loops = jax.jit(_idle).lower(100_000, 0.5).compile(), 100_000
+    return min(timeit.repeat(lambda: run(loops, 0.5).block_until_ready(), number=1)) / loops
 
 
 def report(cells: Sequence[dict[str, Any]]) -> str:

@@ -67,20 +67,8 @@ def page(cells: Sequence[dict[str, Any]], folder: Path) -> str:
     ratio_figure(ratios, folder / "nfe-ratio.png")
     group_of = {cell["problem"]: cell["group"] for cell in mine}
     groups = [g for g in dict.fromkeys(p.group for p in problems()) if g in group_of.values()]
-    rows = [
-        [
-            group,
-            *(
-                median(
-                    np.median(values)
-                    for problem, values in ratios[other, ALL].items()
-                    if group_of[problem] == group
-                )
-                for other in others
-            ),
-        ]
-        for group in groups
-    ]
+    medians = lambda of, group: [np.median(v) for p, v in of.items() if group_of[p] == group]
+    rows = [[g, *(median(medians(ratios[o, ALL], g)) for o in others)] for g in groups]
     for title in RANGES:
         rows.append([title, *(median(map(np.median, ratios[o, title].values())) for o in others)])
     parts = [
@@ -169,17 +157,11 @@ def work_precision(found: dict, path: Path) -> None:
     axes = figure.subplots(rows, min(4, len(names)), squeeze=False)
     for axis, name in zip(axes.flat, names, strict=False):
         for method, (colour, line) in LOOK.items():
-            if (method, name) in found:
-                cell = found[method, name]
-                points = [
-                    (n, e)
-                    for n, e in zip(cell["nfe"], cell["errors"], strict=True)
-                    if e is not None and 0 < e < 10
-                ]
-                if points:
-                    axis.loglog(
-                        *zip(*points, strict=True), line, color=colour, ms=3, lw=1, label=method
-                    )
+            cell = found.get((method, name), {"nfe": [], "errors": []})
+            pairs = zip(cell["nfe"], cell["errors"], strict=True)
+            if points := [(n, e) for n, e in pairs if e is not None and 0 < e < 10]:
+                style = {"color": colour, "ms": 3, "lw": 1, "label": method}
+                axis.loglog(*zip(*points, strict=True), line, **style)
         axis.set_title(name, fontsize=9)
         plain_log(axis.xaxis, (1, 3))
         bare(axis)

@@ -46,12 +46,9 @@ class Trainer:
     def __init__(self, case: Case, batch_size: int, look: Look):
         self.case, self.batch_size, self.look = case, batch_size, look
         self.solve = functools.partial(
-            solve,
-            solver=case.solver,
-            adjoint=case.adjoint,
-            step_size=case.step_size,
+            solve, solver=case.solver, adjoint=case.adjoint, step_size=case.step_size,
             max_steps=MAX_STEPS,
-        )
+        )  # fmt: skip
         self.optimizer = optax.chain(
             optax.clip_by_global_norm(case.clip) if case.clip else optax.identity(),
             optax.scale_by_adam() if case.adam else optax.trace(case.momentum),
@@ -111,16 +108,11 @@ def search(run: Callable[[float], dict[str, Any]]) -> list[dict[str, Any]]:
     """
     first = RATES.index(FIRST_RATE)
     runs = {FIRST_RATE: run(FIRST_RATE)}
-    if runs[FIRST_RATE]["trained"]:
-        for rate in RATES[first + 1 :]:
-            runs[rate] = run(rate)
-            if not runs[rate]["trained"]:
-                break
-    else:
-        for rate in reversed(RATES[:first]):
-            runs[rate] = run(rate)
-            if runs[rate]["trained"]:
-                break
+    trained = runs[FIRST_RATE]["trained"]
+    for rate in RATES[first + 1 :] if trained else reversed(RATES[:first]):
+        runs[rate] = run(rate)
+        if runs[rate]["trained"] != trained:
+            break
     return [runs[rate] for rate in sorted(runs)]
 
 

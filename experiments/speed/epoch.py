@@ -31,9 +31,8 @@ def measure(batch_size: int, limit: int | None = None) -> dict[str, Any]:
     )
     step(*next(batches(1)), 0.0)  # compile
     training.evaluate(learner, dataset, batch_size)
-    device = Stopwatch()
+    device, waiting = Stopwatch(), Stopwatch()
     learner._train_step = device.timing(learner._train_step)
-    waiting = Stopwatch()
     steps = len(dataset.train_labels) // batch_size
     start = time.perf_counter()
     quiet = Console(quiet=True)
@@ -81,12 +80,8 @@ class Stopwatch:
 
     def iterating(self, source: Iterator[Any]) -> Iterator[Any]:
         """The items of `source`, each timed."""
-        while True:
-            start = time.perf_counter()
-            item = next(source, None)
-            self.seconds += time.perf_counter() - start
-            if item is None:
-                return
+        advance = self.timing(next)
+        while (item := advance(source, None)) is not None:
             yield item
 
 

@@ -17,6 +17,8 @@ from typing import Any
 import jax
 import torch
 
+from experiments.harness import malloc
+
 # A sample is as many calls as fill this time, so that small work is measured as well as large.
 SAMPLE_SECONDS = 0.1
 
@@ -66,6 +68,12 @@ def in_process(function: Callable[..., Any], *arguments: Any, **environment: str
     finally:
         os.environ.clear()
         os.environ.update(saved)
+
+
+def alone(make: Callable[..., Callable[[], Any]], *arguments: Any, **environment: str) -> Any:
+    """`compile_and_peak` in a process of its own, whose malloc keeps nothing."""
+    environment |= malloc.GIVEN_BACK
+    return in_process(compile_and_peak, make, *arguments, **environment)
 
 
 def compile_and_peak(make: Callable[..., Callable[[], Any]], *arguments: Any) -> dict[str, Any]:

@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from experiments.harness import malloc
 from experiments.harness.markdown import table
 from experiments.speed import contests
 from experiments.speed import measure as measuring
@@ -47,16 +46,9 @@ def measure(batch_size: int, repeats: int) -> list[dict[str, Any]]:
     return [
         {"one step size for": name, **result,
          **{key: result[key] / shares[name] for key in ("steps", "nfe_forward", "nfe_backward")},
-         "peak_mb": _peak(solvers[name], batch_size)}
+         "peak_mb": measuring.alone(_call, solvers[name], batch_size)["peak_mb"]}
         for name, result in found.items()
     ]  # fmt: skip
-
-
-def _peak(solver: Callable[..., Solution], batch_size: int) -> float | None:
-    found = measuring.in_process(
-        measuring.compile_and_peak, _call, solver, batch_size, **malloc.GIVEN_BACK
-    )
-    return found["peak_mb"]
 
 
 def _call(solver: Callable[..., Solution], batch_size: int) -> Callable[[], dict[str, float]]:

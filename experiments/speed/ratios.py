@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +81,9 @@ def cells(contest: Mapping[str, Any]) -> list[tuple[list[str], list[str]]]:
         notes: list[str] = []
         for names in RIVALS.values():
             row.append(", ".join(_ratio(r, notes) for r in ours["ratios"] if r["against"] in names))
+        compiling = [_number(ours.get(f"{cache}_seconds"), ".1f") for cache in ("cold", "warm")]
         row += [f"{ours['steps']:g}" if ours.get("steps") else "-", _nfe(ours)]
-        row += [_compile(ours), _number(ours.get("peak_mb"), ".0f")]
+        row += ["/".join(compiling), _number(ours.get("peak_mb"), ".0f")]
         rows.append((row, notes))
     return rows
 
@@ -108,11 +109,6 @@ def _nfe(side: Mapping[str, Any]) -> str:
     if not side["nfe_forward"]:
         return "-"
     return "/".join(f"{side[k]:g}" for k in ("nfe_forward", "nfe_backward") if side.get(k))
-
-
-def _compile(side: Mapping[str, Any]) -> str:
-    times = [_number(side.get(key), ".1f") for key in ("cold_seconds", "warm_seconds")]
-    return "/".join(times)
 
 
 def _number(value: float | None, form: str) -> str:
@@ -196,8 +192,3 @@ def _fastest_rivals(contest: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
         if same and not (name == "checkpoint" and "direct" in names):
             found[name.partition("on ")[0].strip()] = max(same, key=lambda r: r["ratio"])
     return found
-
-
-def terminal_rows(contests: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Rows of the table on a terminal."""
-    return [row for contest in contests for row, _ in cells(contest)]

@@ -9,7 +9,6 @@ directly, without `torch_node.solve`, whose bookkeeping would count against them
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,8 +37,11 @@ SIZES, BATCH, T1, TOLERANCE, MAX_STEPS = (4, 32, 4), 64, 100.0, 1e-6, 256
 def make_call(side: str, *, gradient: bool) -> Callable[[], dict[str, float]]:
     """The work of one side: a solve, with the gradient in all weights and y0 if asked for."""
     framework, method = f"{side} direct".split(" ")[:2]
-    make = {"jax": _jax, "torch": _torchdiffeq, "compiled": _torchdiffeq, "torchode": _torchode}
-    return make[framework](framework, method, gradient)
+    if framework == "jax":
+        return _jax(method, gradient)
+    if framework == "torchode":
+        return _torchode(gradient)
+    return _torchdiffeq(method, gradient, compiled=framework == "compiled")
 
 
 def _network() -> MLP:
@@ -50,21 +52,16 @@ def _y0() -> np.ndarray:
     return np.random.default_rng(0).normal(size=(BATCH, SIZES[0])).astype(np.float32)
 
 
-def _jax(framework: str, method: str, gradient: bool) -> Callable[[], dict[str, float]]:
-    del framework
+def _jax(method: str, gradient: bool) -> Callable[[], dict[str, float]]:
     graph, params = nnx.split(_network())
     field = lambda t, y, params: jnp.tanh(nnx.merge(graph, params)(y))
-    options: dict[str, Any] = {
-        "solver": "dopri5",
-        "adjoint": "direct" if method == "per-sample" else method,
-        "rtol": TOLERANCE,
-        "atol": TOLERANCE,
-        "max_steps": MAX_STEPS,
-    }
-    ts = jnp.array([0.0, T1])
+    adjoint, ts = "direct" if method == "per-sample" else method, jnp.array([0.0, T1])
 
     def loss(params, y0, backward):
-        integrate = lambda y: solve(field, y, ts, params, backward=backward, **options)
+        integrate = lambda y: solve(
+            field, y, ts, params, solver="dopri5", adjoint=adjoint, rtol=TOLERANCE, atol=TOLERANCE,
+            max_steps=MAX_STEPS, backward=backward,
+        )  # fmt: skip
         solution = jax.vmap(integrate)(y0) if method == "per-sample" else integrate(y0)
         return solution.ys.sum(), solution
 
@@ -100,8 +97,8 @@ class _Field(CountedField):
         return torch.tanh(self.network(y))
 
 
-def _torchdiffeq(framework: str, method: str, gradient: bool) -> Callable[[], dict[str, float]]:
-    field = _Field(compiled=framework == "compiled")
+def _torchdiffeq(method: str, gradient: bool, *, compiled: bool) -> Callable[[], dict[str, float]]:
+    field = _Field(compiled=compiled)
     ts = torch.tensor([0.0, T1])
     # Both land on the last time instead of stepping past it, as diffrax does.
     options = {"step_t": ts[1:]}
@@ -130,10 +127,9 @@ def _torchdiffeq(framework: str, method: str, gradient: bool) -> Callable[[], di
     return call
 
 
-def _torchode(framework: str, method: str, gradient: bool) -> Callable[[], dict[str, float]]:
-    import torchode  # optional: see benchmark_cases.missing
+def _torchode(gradient: bool) -> Callable[[], dict[str, float]]:
+    import torchode  # optional: see contests.missing
 
-    del framework, method
     field = _Field(compiled=False)
     term = torchode.ODETerm(field)
     solver = torchode.AutoDiffAdjoint(

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 
 from experiments import augmented, cnf, dynamics, latent_ode
 from experiments.harness import figures
+from experiments.harness.application import page
+from experiments.harness.page_blocks import block
 from experiments.harness.run_folder import RunFolder
 from jax_node import checkpoint
 
@@ -71,11 +74,12 @@ PROMISES = [
         augmented,
         ["--lr-schedule", "plateau"],
         ["end.png", "flow.gif"],
-        lambda summary, text: summary["epochs"] == 2 and 0 <= summary["error_plain"] <= 100,
+        lambda summary, text: summary["epochs"] == 2 and 0 <= summary["last"]["error_plain"] <= 100,
         ["--extra", "2"],
         "--extra 2 (the run has 1)",
     ),
 ]
+DOCS = Path(__file__).parents[2] / "docs"
 NAMES = {command: command.__name__.rpartition(".")[2] for command in (p.command for p in PROMISES)}
 
 
@@ -110,7 +114,9 @@ def test_a_run_writes_all_that_it_promises_and_resumes_bit_for_bit(
         assert main([*flags, "--out", str(whole)]) == 0
     assert "epoch 2/2" in capsys.readouterr().out
     summary = json.loads((whole / "summary.json").read_text())
-    assert promise.summary(summary, (whole / "summary.md").read_text())
+    written = (whole / "summary.md").read_text()
+    assert promise.summary(summary, written)
+    assert written == page(summary, promise.command.text)
     for name in promise.pictures:
         magic = (whole / name).read_bytes()[:4]
         assert magic == {"png": b"\x89PNG", "gif": b"GIF8"}[name[-3:]]
@@ -193,3 +199,17 @@ def test_torch_runs_the_same_command(command, flags, tmp_path):
     assert all(np.isfinite(row["train_loss"]) for row in rows(run))
     if command is cnf:  # of thirteen dimensions there is no picture
         assert not (run / "flow.gif").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "record"),
+    [
+        (command, record)
+        for command, name in NAMES.items()
+        for record in (DOCS / "results").glob(f"{name}-*.json")
+    ],
+    ids=lambda value: value.stem if isinstance(value, Path) else None,
+)
+def test_committed_pages_have_the_tables_of_their_records(command, record):
+    found = block(DOCS / f"{NAMES[command]}.md", record.stem.partition("-")[2])
+    assert found.startswith(page(json.loads(record.read_text()), command.text).strip())

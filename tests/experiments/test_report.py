@@ -311,7 +311,7 @@ def test_claims_of_whatever_runs_there_are(tmp_path):
 )  # fmt: skip
 def test_no_difference_in_our_interval_is_refuted(claim, words, mean, half, verdict):
     (one,) = (c for c in claims.CLAIMS if c.text == claim)
-    found = Verdict(words, Interval(mean, half, 5), 0.5, 0.5)
+    found = Verdict(words, Interval(mean, half, 5))
     record = {"runs": [], "flags": []}
     verdicts = {("odenet-adjoint", "resnet6"): found, ("rknet", "resnet6"): found}
     assert one.found(record, verdicts).verdict == verdict
