@@ -14,13 +14,18 @@ from rich.console import Console
 from experiments.classify import config as configuration
 from experiments.classify.config import Config
 from experiments.classify.data import load
-from experiments.classify.resolve import FREE_ON_RESUME, learner_arguments, resolve
+from experiments.classify.resolve import (
+    FREE_ON_RESUME,
+    build_learner,
+    learner_arguments,
+    resolve,
+)
 from experiments.classify.summary import SELECTED
 from experiments.classify.training import evaluate, train
 from experiments.harness import frameworks, workers
-from experiments.harness.command import command, say
+from experiments.harness.command import command, say, show
 from experiments.harness.errors import ConfigError, RunError, RunFailedError
-from experiments.harness.flags import check_resumed, complaints
+from experiments.harness.flags import check_resumed, complaints, to_json
 from experiments.harness.loop import load_checkpoint
 from experiments.harness.provenance import environment
 from experiments.harness.run_folder import RunFolder, default_folder
@@ -55,10 +60,10 @@ def execute(
     if folder:
         check_same_data(folder, dataset)
     config = settle_devices(module, config)
-    learner = build_learner(module, config)
+    learner = build_learner(config)
     say(console, "device", f"{learner.device_name}; {learner.parameter_count:,} parameters")
     record = {
-        "flags": configuration.to_json(config),
+        "flags": to_json(config),
         "data": {
             "title": dataset.title,
             "source": dataset.source,
@@ -170,12 +175,6 @@ def settle_devices(module: ModuleType, config: Config) -> Config:
     return dataclasses.replace(config, model=dataclasses.replace(config.model, devices=count))
 
 
-def build_learner(module: ModuleType, config: Config) -> Any:
-    """A framework's learner, with its complaints about values turned into `ConfigError`."""
-    with complaints():
-        return module.learner(**learner_arguments(config))
-
-
 def evaluate_best(
     folder: RunFolder, learner: Any, dataset: Dataset, config: Config, console: Console
 ) -> None:
@@ -188,12 +187,11 @@ def evaluate_best(
         result = evaluate(learner, dataset, config.training.batch_size)
     except solve.SolveError as error:
         raise RunFailedError(f"evaluation failed: {error}") from None
-    console.print(
+    show(
+        console,
         f"test error {result['test_error']:.2f} % with the weights after epoch "
         f"{folder.best_epoch} of {folder.epoch}, {SELECTED[config.training.select or 'last']}; "
         f"{folder.path}",
-        highlight=False,
-        soft_wrap=True,
     )
 
 

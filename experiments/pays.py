@@ -96,7 +96,7 @@ def compare(record: Record, seconds: float, minutes: float, console: Console) ->
     commit = short(environment({})["git_commit"])
     left = 0
     for stage in (search_jobs, test_jobs):
-        for job in stage(record, seconds):
+        for job in [job for job in stage(record, seconds) if record.find(job) is None]:
             if time.monotonic() >= end:
                 left += 1
                 continue
@@ -111,17 +111,15 @@ def compare(record: Record, seconds: float, minutes: float, console: Console) ->
 
 
 def search_jobs(record: Record, seconds: float) -> list[Job]:
-    """The runs of the search that are missing."""
+    """The runs of the search."""
     learnt = [n for n, m in record.task.methods.items() if not isinstance(m, Trivial)]
-    jobs = [job for name in learnt for job in searches(name, seconds)]
-    return [job for job in jobs if record.find(job) is None]
+    return [job for name in learnt for job in searches(name, seconds)]
 
 
 def test_jobs(record: Record, seconds: float) -> list[Job]:
-    """The tested runs that are missing, seed by seed, of methods whose search has ended."""
+    """The tested runs, seed by seed, of methods whose search has ended."""
     jobs = [job for name in record.task.methods for job in record.jobs(name, seconds)]
-    jobs.sort(key=lambda job: record.task.seeds.index(job.seed))
-    return [job for job in jobs if record.find(job) is None]
+    return sorted(jobs, key=lambda job: record.task.seeds.index(job.seed))
 
 
 def make(task: Task, job: Job, data: Data) -> dict:

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import functools
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy import ndarray
 from rich.console import Console
 from scipy.special import softmax
+from tyro import MISSING
+from tyro.conf import Positional, arg
 
 from experiments.classify import config as configuration
 from experiments.classify import movie
 from experiments.classify.config import Config
 from experiments.classify.data import load
-from experiments.classify.resolve import resolve
-from experiments.harness import frameworks
-from experiments.harness.command import command
+from experiments.classify.resolve import build_learner, resolve
+from experiments.harness import flags, frameworks
+from experiments.harness.command import command, show
 from experiments.harness.errors import ConfigError, RunError, RunFailedError
 from experiments.harness.files import read_object
 from experiments.harness.loop import load_checkpoint
 from experiments.harness.run_folder import SAVED
 from experiments.images import image_file
 from experiments.images.dataset import CLASSES
-from experiments.mnist import build_learner
 
 FRAMES = 41
 MNIST_SHAPE = (28, 28, 1)
@@ -39,39 +40,28 @@ EXAMPLES = """examples:
 """
 
 
-class Parser(argparse.ArgumentParser):
-    """Complains in one sentence."""
+@dataclass(frozen=True)
+class Flags:
+    """Classify images by the best checkpoint of a run of mnist.py.
 
-    def error(self, message: str) -> Any:
-        """Raise `ConfigError`."""
-        raise ConfigError(f"{message}; see --help.")
+    Images may have any size and colour; they are made grey, light on black, and fitted into 28x28
+    pixels as MNIST's were; for a run on other images, resized to those. Each is solved by itself,
+    so that its NFE is its own.
+    """
+
+    run: Positional[Annotated[Path, arg(metavar="RUN")]] = MISSING
+    """Folder of the run"""
+    images: Positional[Annotated[tuple[Path, ...], flags.named("[IMAGE ...]", "none")]] = ()
+    """PNG, JPEG or npy files."""
+    test: Annotated[int, flags.named("N", "none")] = 0
+    """First N test images of the run's data."""
+    animate: Annotated[Path | None, flags.named("FILE.gif", "none")] = None
+    """Draw one image's state and probabilities over t."""
 
 
-def parse(arguments: Sequence[str]) -> argparse.Namespace:
+def parse(arguments: Sequence[str]) -> Flags:
     """The command line; raises `ConfigError`."""
-    parser = Parser(
-        prog="predict.py",
-        description="Classify images by the best checkpoint of a run of mnist.py. Images may have "
-        "any size and colour; they are made grey, light on black, and fitted into 28x28 pixels as "
-        "MNIST's were; for a run on other images, resized to those. Each is solved by itself, so "
-        "that its NFE is its own.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
-    parser.add_argument(
-        "images", type=Path, nargs="*", metavar="IMAGE", help="PNG, JPEG or npy files"
-    )
-    parser.add_argument(
-        "--test", type=int, default=0, metavar="N", help="first N test images of the run's data"
-    )
-    parser.add_argument(
-        "--animate",
-        type=Path,
-        metavar="FILE.gif",
-        help="draw one image's state and probabilities over t",
-    )
-    given = parser.parse_args(arguments)
+    given = flags.parse("predict.py", EXAMPLES, arguments, Flags())
     if given.test < 0:
         raise ConfigError(f"--test is {given.test}; at least 1 expected.")
     if not given.images and not given.test:
@@ -99,27 +89,18 @@ def run(arguments: list[str], console: Console) -> None:
         read = functools.partial(image_file.resized, shape=shape)
     pictures = [(str(path), *read(path)) for path in given.images]
     pictures += test_images(config, given.test)
-    module = frameworks.module(config.model.framework, "classify")
     solve = frameworks.module(config.model.framework, "solve")
-    learner = build_learner(module, config)
+    learner = build_learner(config)
     load_checkpoint(learner, checkpoint)
-    console.print(
-        f"{config.model.name} in {config.model.framework}, epoch {epoch}, trained on "
-        f"{data['title'].split(',')[0]}",
-        highlight=False,
-    )
+    made = f"{config.model.name} in {config.model.framework}, epoch {epoch}"
+    show(console, f"{made}, trained on {data['title'].split(',')[0]}")
     names = data.get("classes", CLASSES["fashion_mnist" if fashion else "mnist"])
     try:
         for name, pixels, treatment in pictures:
             logits, nfe = classify(learner, pixels, config)
             chosen = int(logits.argmax())
-            console.print(
-                f"{name}: {names[chosen]}, probability {softmax(logits)[chosen]:.3f}, NFE {nfe} "
-                f"({treatment})",
-                highlight=False,
-                soft_wrap=True,
-                markup=False,
-            )
+            sure = f"probability {softmax(logits)[chosen]:.3f}"
+            show(console, f"{name}: {names[chosen]}, {sure}, NFE {nfe} ({treatment})")
         if given.animate:
             times = np.linspace(0, config.solver.t1, frame_count(config))
             found = learner.trajectory(pixels[None], times.tolist())
@@ -127,7 +108,7 @@ def run(arguments: list[str], console: Console) -> None:
                 given.animate, pixels if shape[-1] == 3 else pixels[..., 0], times,
                 found.states[:, 0], softmax(found.logits[:, 0], axis=-1), names,
             )  # fmt: skip
-            console.print(f"wrote {given.animate}", highlight=False, soft_wrap=True, markup=False)
+            show(console, f"wrote {given.animate}")
     except solve.SolveError as error:
         raise RunFailedError(str(error)) from None
     except OSError as error:

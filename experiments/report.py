@@ -16,7 +16,7 @@ from rich.console import Console
 from experiments.harness.command import command, say
 from experiments.harness.errors import ConfigError, RunError
 from experiments.harness.files import write_atomic
-from experiments.harness.markdown import Block, Heading, Picture, Table, Text, markdown, page
+from experiments.harness.markdown import Table, page
 from experiments.harness.provenance import short
 from experiments.section3 import collect, evidence, examined, figures, findings, grid, rates, tables
 from experiments.section3.collect import Record
@@ -34,9 +34,9 @@ def run(arguments: list[str], console: Console) -> None:
         out.mkdir(parents=True, exist_ok=True)
         for name, record in records.items():
             drawn = figures.draw(record, out / "pictures", f"study-{name}")
-            blocks = results(record, drawn)
-            write_atomic(out / f"results-{name}.md", markdown(blocks))
-            write_atomic(out / f"results-{name}.html", page(blocks, out / "pictures"))
+            text = results(record, drawn)
+            write_atomic(out / f"results-{name}.md", text)
+            write_atomic(out / f"results-{name}.html", page(text, out / "pictures"))
             tell(record, console)
             say(console, "written", f"{out / f'results-{name}.md'} and .html")
         template = out / "findings.template.md"
@@ -97,21 +97,18 @@ def parse(arguments: Sequence[str]) -> tuple[list[Path], Path]:
     return studies, out or (first if first.is_dir() else first.parent) / "report"
 
 
-def results(record: Record, pictures: dict[str, str]) -> list[Block]:
-    """The page of results."""
+def results(record: Record, pictures: dict[str, str]) -> str:
+    """The page of results, in Markdown; `pictures` are file names in the folder `pictures`."""
     verdicts = evidence.compared(record)
     compared = lambda pairs: tables.comparisons(record, verdicts, pairs)
-    blocks: list[Block] = [Heading("Results of the study", 1), Text(introduction(record))]
+    blocks = ["# Results of the study\n", f"{introduction(record)}\n"]
 
     def section(title: str, text: str, found: Sequence[Table], picture: str = "") -> None:
-        filled = [table for table in found if table.rows]
+        filled = [str(table) for table in found if table.rows]
         if filled:
-            blocks.append(Heading(title))
-            if text:
-                blocks.append(Text(text))
-            blocks.extend(filled)
+            blocks.extend([f"## {title}\n", *([f"{text}\n"] if text else []), *filled])
             if picture in pictures:
-                blocks.append(Picture(pictures[picture], title))
+                blocks.append(f"![{title}](pictures/{pictures[picture]})\n")
 
     section("Learning rates", RATES, [tables.chosen_rates(record)])
     section("Table 1", TABLE1, [tables.table1(record)], "curves")
@@ -152,15 +149,13 @@ def results(record: Record, pictures: dict[str, str]) -> list[Block]:
             [tables.costs(record, grid.NORMED), compared(grid.NORM_PAIRS)],
         )
     if "characteristics" in pictures:
-        blocks.append(Heading("Characteristics of ODE-Net (Figure 3 of the paper)"))
-        blocks.append(
-            Text(
-                "Panel d: means over runs. Panels a to c, of networks that were looked at after "
-                "training: solved again at tolerances from 1e-1 to 1e-6; the error is that of the "
-                "logits against those at 1e-6, in relative 2-norm."
-            )
-        )
-        blocks.append(Picture(pictures["characteristics"], "Characteristics of ODE-Net"))
+        blocks += [
+            "## Characteristics of ODE-Net (Figure 3 of the paper)\n",
+            "Panel d: means over runs. Panels a to c, of networks that were looked at after "
+            "training: solved again at tolerances from 1e-1 to 1e-6; the error is that of the "
+            "logits against those at 1e-6, in relative 2-norm.\n",
+            f"![Characteristics of ODE-Net](pictures/{pictures['characteristics']})\n",
+        ]
     section(
         "Another solver after training",
         "The same weights, tested with other tolerances and solvers than they were trained with. "
@@ -175,7 +170,7 @@ def results(record: Record, pictures: dict[str, str]) -> list[Block]:
         "robustness",
     )
     section("Runs without results", "", [tables.failures(record)])
-    return blocks
+    return "\n".join(blocks)
 
 
 def introduction(record: Record) -> str:

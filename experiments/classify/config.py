@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Suppress, arg
 
 from experiments.harness import flags
-from experiments.harness.flags import to_json as to_json
 
 EXAMPLES = """examples:
   python experiments/mnist.py --framework jax
@@ -274,5 +273,5 @@ def describe(config: Config) -> str:
 
 
 def from_json(saved: dict[str, Any]) -> Config:
-    """Inverse of `to_json`. Raises `ConfigError` for what another version wrote."""
+    """Inverse of `flags.to_json`. Raises `ConfigError` for what another version wrote."""
     return flags.from_json(Config, saved)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,11 @@ from rich.console import Console
 from experiments.classify import config as configuration
 from experiments.classify import data
 from experiments.classify.config import Config
-from experiments.classify.resolve import learner_arguments, resolve
+from experiments.classify.resolve import build_learner, resolve
+from experiments.classify.training import test_logits
 from experiments.harness import frameworks
 from experiments.harness.command import command, say
 from experiments.harness.errors import ConfigError, RunError, RunFailedError
-from experiments.harness.flags import complaints
 from experiments.harness.loop import load_checkpoint
 from experiments.harness.run_folder import RunFolder
 from experiments.images.dataset import Dataset
@@ -83,7 +82,7 @@ def changed_images(config: Config, dataset: Dataset, folder: RunFolder) -> list[
             changed = dataclasses.replace(
                 dataset, test_images=change(dataset.test_images, kind, amount)
             )
-            logits = np.concatenate([row for row, _ in _logits(learner.predict, changed, config)])
+            logits = test_logits(learner, changed, config.training.batch_size)
             rows.append({"kind": kind, "amount": amount, "test_error": _error(logits, dataset)})
     return rows
 
@@ -91,7 +90,7 @@ def changed_images(config: Config, dataset: Dataset, folder: RunFolder) -> list[
 def changed_solvers(
     config: Config, dataset: Dataset, folder: RunFolder, quick: bool = False
 ) -> list[dict[str, Any]]:
-    """For every solver: test error, error of the logits, NFE and seconds, forward and of a step."""
+    """For every solver: test error, error of the logits, NFE; if adaptive a step's cost too."""
     exact = _run_solver(config, dataset, folder, "dopri5", REFERENCE, None)
     rows = [exact]
     for tolerance in TOLERANCES[1:2] if quick else TOLERANCES:
@@ -117,9 +116,8 @@ def change(images: Images, kind: str, amount: float) -> Images:
         noise = np.random.default_rng(0).normal(0, 255 * amount, images.shape)
         return np.clip(np.rint(images + noise), 0, 255).astype(np.uint8)
     if kind == "shift":
-        ways = [(0, 1), (1, 0), (0, -1), (-1, 0)]
-        moved = [_shift(images[i], *(int(amount) * way for way in ways[i % 4])) for i in range(n)]
-        return np.stack(moved)
+        ways = int(amount) * np.array([(0, 1, 0), (1, 0, 0), (0, -1, 0), (-1, 0, 0)])
+        return np.stack([scipy.ndimage.shift(images[i], ways[i % 4], order=0) for i in range(n)])
     if kind == "rotation":
         turn = lambda i: scipy.ndimage.rotate(
             images[i].astype(float), amount if i % 2 else -amount, reshape=False, order=1
@@ -130,42 +128,33 @@ def change(images: Images, kind: str, amount: float) -> Images:
 
 def trained(config: Config, folder: RunFolder, **changes: Any) -> Any:
     """The run's learner with the weights that are its result and some arguments changed."""
-    module = frameworks.module(config.model.framework, "classify")
-    with complaints():
-        learner = module.learner(**learner_arguments(config) | changes)
+    learner = build_learner(config, **changes)
     load_checkpoint(learner, folder.best)
     return learner
 
 
 def _run_solver(
-    config: Config,
-    dataset: Dataset,
-    folder: RunFolder,
-    solver: str,
-    tolerance: float,
+    config: Config, dataset: Dataset, folder: RunFolder, solver: str, tolerance: float,
     step: float | None,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     learner = trained(
         config, folder, solver=solver, rtol=tolerance, atol=tolerance, step_size=step,
         max_steps=1024,
     )  # fmt: skip
     solve = frameworks.module(config.model.framework, "solve")
     try:
-        parts = list(_logits(learner.predict, dataset, config))
+        logits = test_logits(learner, dataset, config.training.batch_size)
         images, labels = next(dataset.test_batches(config.training.batch_size))
         nfe = learner.evaluate(images, labels)["nfe_forward"]
         cost = _training_step(learner, dataset, config) if step is None else {}
     except solve.SolveError as error:
         raise RunFailedError(f"{solver} at {tolerance:g} failed: {error}") from None
-    logits = np.concatenate([row for row, _ in parts])
     return {
         "solver": solver,
         "tolerance": None if step else tolerance,
         "step_size": step,
         "test_error": _error(logits, dataset),
         "nfe_forward": nfe,
-        "seconds_per_batch": float(np.median([s for _, s in parts[1:] or parts])),
-        "batch": len(parts[0][0]),
         **cost,
         "logits": logits,
     }
@@ -189,16 +178,5 @@ def _training_step(learner: Any, dataset: Dataset, config: Config) -> dict[str, 
     }
 
 
-def _logits(predict: Callable[[Images], Logits], dataset: Dataset, config: Config):
-    """Logits and seconds of each test batch, of the size that training tested with."""
-    for images, _ in dataset.test_batches(config.training.batch_size):
-        began = time.perf_counter()
-        yield predict(images), time.perf_counter() - began
-
-
 def _error(logits: Logits, dataset: Dataset) -> float:
     return 100 * float(np.mean(logits.argmax(1) != dataset.test_labels))
-
-
-def _shift(image: ndarray, down: int, right: int) -> ndarray:
-    return scipy.ndimage.shift(image, (down, right, 0), order=0, cval=0)

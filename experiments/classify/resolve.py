@@ -8,22 +8,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.classify.config import Config, Data, Solver, Training, parse
+from experiments.harness import frameworks
 from experiments.harness.errors import ConfigError
-from experiments.harness.flags import at_least_zero, check_seed, check_warmup, counts, positive
+from experiments.harness.flags import (
+    at_least_zero,
+    check_seed,
+    check_warmup,
+    complaints,
+    counts,
+    positive,
+)
 
 # A resumed run may change these: they do not change what is computed, or (epochs) say how long.
 # Data may have moved: their checksum is compared instead.
-FREE_ON_RESUME = {
-    "epochs",
-    "device",
-    "devices",
-    "source",
-    "data_dir",
-    "tfds_dir",
-    "out",
-    "resume",
-    "evaluate",
-}
+FREE_ON_RESUME = {"epochs", "device", "devices", "source", "data_dir", "tfds_dir"}
 
 
 def resolve(config: Config) -> Config:
@@ -58,9 +56,7 @@ def resolve(config: Config) -> Config:
     training = dataclasses.replace(
         training,
         momentum=momentum if training.optimizer == "sgd" else None,
-        lr=training.lr
-        if training.lr is not None
-        else {"sgd": 0.1, "adam": 1e-3}[training.optimizer],
+        lr={"sgd": 0.1, "adam": 1e-3}[training.optimizer] if training.lr is None else training.lr,
     )
     positive("--rtol", solver.rtol)
     positive("--atol", solver.atol)
@@ -71,10 +67,8 @@ def resolve(config: Config) -> Config:
         )
     if not 0 <= momentum < 1:
         raise ConfigError(f"--momentum is {momentum}; at least 0 and below 1 expected.")
-    if training.check_gradient is not None and (model.framework, solver.solver is None) != (
-        "jax",
-        False,
-    ):
+    checked = model.framework == "jax" and solver.solver is not None
+    if training.check_gradient is not None and not checked:
         raise ConfigError("--check-gradient is for an ODE-Net or RK-Net in --framework jax.")
     check_parts(data)
     if training.select == "validation" and not data.validation:
@@ -118,6 +112,13 @@ def learner_arguments(config: Config) -> dict[str, Any]:
         **of(training, "optimizer", "seed", "kinetic_weight", "jacobian_weight"),
         "momentum": training.momentum if training.momentum is not None else 0.0,
     }
+
+
+def build_learner(config: Config, **changes: Any) -> Any:
+    """A framework's learner, with `changes`; its complaints about values are `ConfigError`s."""
+    module = frameworks.module(config.model.framework, "classify")
+    with complaints():
+        return module.learner(**learner_arguments(config) | changes)
 
 
 def learner_options(arguments: Sequence[str]) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from experiments.harness.command import show
+
 # Table 1 of the paper: test error in per cent and parameters in millions, after 160 epochs.
 PAPER = {
     "resnet6": ("ResNet", 0.41, 0.60),
@@ -55,8 +57,8 @@ def print_summary(console: Console, summary: dict[str, Any]) -> None:
         f"this run, {summary['model']}",
         f"{summary['test_error']:.2f} %",
         f"{summary['parameters']:,}",
-        _count(summary["nfe_forward"]),
-        _count(summary["nfe_backward"]),
+        count(summary["nfe_forward"]),
+        count(summary["nfe_backward"]),
         f"{summary['seconds_per_epoch']:.1f} s",
     )
     if summary["model"] in PAPER:
@@ -75,8 +77,9 @@ def print_summary(console: Console, summary: dict[str, Any]) -> None:
         "epoch",
         f"run folder {summary['run']}",
     ):
-        console.print(line, highlight=False, soft_wrap=True)
+        show(console, line)
 
 
-def _count(value: float | None) -> str:
+def count(value: float | None) -> str:
+    """A mean number of evaluations; a dash where there is no solve."""
     return f"{value:.1f}" if value else "-"

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import scipy.special
+from jaxtyping import Float
+from numpy import ndarray
 from rich.console import Console
 
 from experiments.classify import config as configuration
@@ -122,6 +124,11 @@ def _evaluate(learner: Any, parts: Iterable[Batch]) -> tuple[float, float, float
     return 100 * errors / count, loss / count, float(np.mean(nfe))
 
 
+def test_logits(learner: Any, dataset: Dataset, batch_size: int) -> Float[ndarray, "test classes"]:
+    """Logits of every test image."""
+    return np.concatenate([learner.predict(x) for x, _ in dataset.test_batches(batch_size)])
+
+
 def predictions(learner: Any, dataset: Dataset, batch_size: int) -> dict[str, Any]:
     """Of each test image: the class predicted and the true one, its place, and its loss.
 
@@ -129,8 +136,7 @@ def predictions(learner: Any, dataset: Dataset, batch_size: int) -> dict[str, An
     set, the training images first. The loss is the negative log-likelihood of the true class, to
     four digits after the point.
     """
-    logits = [learner.predict(images) for images, _ in dataset.test_batches(batch_size)]
-    found = np.concatenate(logits).astype(np.float64)
+    found = test_logits(learner, dataset, batch_size).astype(np.float64)
     labels = dataset.test_labels
     losses = scipy.special.logsumexp(found, axis=1) - found[np.arange(len(labels)), labels]
     few = len(dataset.classes) <= 10

@@ -247,21 +247,15 @@ def main(
             made = plan(config)
             say(console, "data", made.title)
             module = frameworks.module(made.config.model.framework, name)
-            trained = _learner(module, made)
+            model, seed = made.config.model, made.config.training.seed
+            backend = {"seed": seed, "precision": model.precision, "device": model.device}
+            with flags.complaints():
+                trained = module.learner(made.shape, **made.options, **backend)
             folder = _start(prog, made, folder, trained, arguments, console)
             locks.enter_context(folder)
             made.work(Session(made.config, made.title, folder, module, trained, console))
 
     return command(prog, run)
-
-
-def _learner(module: Any, plan: Plan) -> Any:
-    model, seed = plan.config.model, plan.config.training.seed
-    backend = {"seed": seed, "precision": model.precision, "device": model.device}
-    try:
-        return module.learner(plan.shape, **plan.options, **backend)
-    except ValueError as error:
-        raise ConfigError(f"{error}.") from None
 
 
 def _start(

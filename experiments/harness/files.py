@@ -63,6 +63,12 @@ def require(found: Any, kinds: Mapping[str, type], where: Any) -> None:
             raise RunError(f"{where} is damaged: its {name} is {value!r}.")
 
 
+def last_line(log: Path) -> str:
+    """The last line of a text file that is not blank; empty if there is none, or no file."""
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
 def save_arrays(path: Path, **arrays: np.ndarray) -> None:
     """Write arrays as an npz file, whole or not at all."""
     buffer = io.BytesIO()

@@ -66,10 +66,8 @@ def from_json(kind: type[Flags], saved: dict[str, Any]) -> Flags:
             group = typing.cast(type, type(field.default))
             values = dict(saved[field.name])
             for key, annotation in typing.get_type_hints(group).items():
-                if values.get(key) is not None and Path in (
-                    annotation,
-                    *typing.get_args(annotation),
-                ):
+                of_path = Path in (annotation, *typing.get_args(annotation))
+                if of_path and values.get(key) is not None:
                     values[key] = Path(values[key])
             groups[field.name] = group(**values)
         return kind(**groups)
@@ -103,7 +101,7 @@ def complaints() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ConfigError(str(error)) from None
+        raise ConfigError(f"{error}.") from None
 
 
 def check_resumed(saved: Any, given: Any, free: Collection[str]) -> None:

@@ -1,4 +1,4 @@
-"""Pages of headings, paragraphs, tables and pictures, as Markdown and as one HTML file."""
+"""Tables in Markdown, and a page of it as one HTML file."""
 
 from __future__ import annotations
 
@@ -23,37 +23,14 @@ code { background: #f3f3f3; padding: .1rem .25rem }
 
 
 @dataclass(frozen=True)
-class Heading:
-    """A title (level 1) or a section's."""
-
-    text: str
-    level: int = 2
-
-
-@dataclass(frozen=True)
-class Text:
-    """A paragraph, in Markdown."""
-
-    text: str
-
-
-@dataclass(frozen=True)
 class Table:
-    """Cells are text already."""
+    """Cells are text already; `str` of it is Markdown."""
 
     headers: Sequence[str]
     rows: Sequence[Sequence[str]]
 
-
-@dataclass(frozen=True)
-class Picture:
-    """A PNG file in the folder `pictures` beside the page."""
-
-    name: str
-    caption: str
-
-
-Block = Heading | Text | Table | Picture
+    def __str__(self) -> str:
+        return table(self.headers, self.rows)
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -63,33 +40,18 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return "".join(f"| {' | '.join(map(text, line))} |\n" for line in lines)
 
 
-def markdown(blocks: Sequence[Block]) -> str:
-    """The page as Markdown."""
-    return "\n".join(map(_markdown, blocks))
-
-
-def page(blocks: Sequence[Block], pictures: Path) -> str:
-    """The page as HTML, with the pictures found in the folder `pictures` inside."""
+def page(text: str, pictures: Path) -> str:
+    """Markdown as HTML, with the PNG files that it shows inside, from the folder `pictures`."""
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
-    tokens = parser.parse(markdown(blocks))
+    tokens = parser.parse(text)
     for image in (child for token in tokens for child in token.children or ()):
         if image.type == "image":
             content = (pictures / Path(str(image.attrs["src"])).name).read_bytes()
             image.attrs["src"] = f"data:image/png;base64,{base64.b64encode(content).decode()}"
-    title = next(block.text for block in blocks if isinstance(block, Heading))
+    title = text.partition("\n")[0].removeprefix("# ")
     return (
         '<!doctype html>\n<html lang="en"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{html.escape(title)}</title><style>{STYLE}</style>\n"
         f"{parser.renderer.render(tokens, parser.options, {})}</html>\n"
     )
-
-
-def _markdown(block: Block) -> str:
-    if isinstance(block, Heading):
-        return f"{'#' * block.level} {block.text}\n"
-    if isinstance(block, Text):
-        return f"{block.text}\n"
-    if isinstance(block, Picture):
-        return f"![{block.caption}](pictures/{block.name})\n"
-    return table(block.headers, block.rows)

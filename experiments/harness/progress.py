@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from experiments.harness.command import show
 
 
 class TrainingProgress:
@@ -49,16 +50,11 @@ class TrainingProgress:
         )
 
     def __enter__(self) -> TrainingProgress:
-        self._bar.__enter__()
+        self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.__exit__(kind, error, trace)
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
 
     def step(self, epoch: int, metrics: dict[str, float]) -> None:
         """Show one training step."""
@@ -71,4 +67,4 @@ class TrainingProgress:
 
     def epoch(self, row: dict[str, Any]) -> None:
         """Print one epoch's line."""
-        self.console.print(self._line(row, self._epochs), highlight=False, soft_wrap=True)
+        show(self.console, self._line(row, self._epochs))

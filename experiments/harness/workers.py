@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments.harness.files import last_line
+
 # Enough for a run of the laptop's size; more at once would swap.
 BYTES_PER_JOB = 3 * 2**30
 POLL_SECONDS = 0.1
@@ -152,11 +154,7 @@ def _reason(code: int, log: Path) -> str:
     if code < 0:
         hint = ", perhaps for want of memory" if code == -signal.SIGKILL else ""
         return f"killed by {signal.Signals(-code).name}{hint}"
-    try:
-        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    except OSError:
-        lines = []
-    return lines[-1].strip() if lines else f"exit code {code}"
+    return last_line(log) or f"exit code {code}"
 
 
 _PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None

@@ -13,6 +13,7 @@ from experiments.harness.markdown import table
 from experiments.latent import spirals, windows
 from experiments.latent.windows import Observed, Questions, Windows
 from experiments.series.mauna_loa import harmonics
+from experiments.series.series import interpolated
 
 # Predictive RMSE in the paper's table 2, by observations: RNN, latent ODE.
 PAPER = {30: (0.3937, 0.1642), 50: (0.3202, 0.1502), 100: (0.1813, 0.1346)}
@@ -133,7 +134,7 @@ def compare(model: Trained, config: Any) -> dict[str, Any]:
         held[name] = {p: coverage(truth[p], found[encoder][p], deviation) for p in PARTS}
     later = model.forecast(test.observed, test.beyond.times)
     errors["RNN"] = {"beyond": rmse(problem, test.beyond, later)}
-    simple: dict[str, Any] = {"linear interpolation, constant outside": _nearest}
+    simple: dict[str, Any] = {"linear interpolation, constant outside": interpolated}
     if config.data.data == "mauna-loa":
         simple["line and two harmonics"] = lambda t, y, ask: harmonics(
             t * problem.scale, y, ask * problem.scale
@@ -178,13 +179,6 @@ def text(summary: dict[str, Any]) -> str:
         f"with a clock for each window: {waste['own clocks']:.1%}; solved at the union of all "
         f"times it would be {waste['union of times']:.1%}.\n"
     )
-
-
-def _nearest(times: ndarray, values: ndarray, ask: ndarray) -> ndarray:
-    """Linear between observations, constant outside of them."""
-    known = ~np.isnan(values)
-    columns = zip(values.T, known.T, strict=True)
-    return np.stack([np.interp(ask, times[k], column[k]) for column, k in columns], axis=1)
 
 
 def _each(method: Any, problem: Windows, observed: Observed, ask: ndarray) -> ndarray:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from experiments.harness.errors import ConfigError, RunError
+from experiments.harness.files import last_line
 from experiments.section3 import compact, grid
 from experiments.section3.cells import Cell
 from experiments.section3.soundness import STATES, check
@@ -182,8 +183,7 @@ def rounded(value: Any, digits: int = 6) -> Any:
 
 
 def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
-    return _without_paths(lines[-1]) if lines else "it left no word"
+    return _without_paths(last_line(log)) or "it left no word"
 
 
 def _without_paths(text: str) -> str:

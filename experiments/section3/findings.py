@@ -8,7 +8,7 @@ from pathlib import Path
 
 from experiments.harness import page_blocks
 from experiments.harness.errors import ConfigError
-from experiments.harness.markdown import Table, markdown
+from experiments.harness.markdown import Table
 from experiments.images.dataset import TITLES
 from experiments.section3 import claims, collect, evidence, examined, grid, tables
 from experiments.section3.collect import Record
@@ -41,12 +41,12 @@ def _put(name: str, records: Mapping[str, Record], docs: Path) -> str:
     if name == "margins":
         return ", ".join(f"{points} points on {TITLES[of]}" for of, points in MARGINS.items())
     if name == "claims":
-        return markdown([claims.judged({title(of): of for of in resting.values()})]).strip()
+        return str(claims.judged({title(of): of for of in resting.values()})).strip()
     if name not in BLOCKS:
         raise ConfigError(f"the findings ask for {name!r}; known are {', '.join(BLOCKS)}.")
     found = BLOCKS[name](records[MAIN]) if MAIN in records else ""
-    text = markdown([found]).strip() if isinstance(found, Table) and found.rows else found
-    return text if isinstance(text, str) and text else "*Not run yet.*"
+    empty = isinstance(found, Table) and not found.rows
+    return "*Not run yet.*" if empty or not found else str(found).strip()
 
 
 def title(record: Record) -> str:

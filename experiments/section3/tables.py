@@ -7,7 +7,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from experiments.classify.summary import PAPER
+from experiments.classify.summary import PAPER, count
 from experiments.harness.markdown import Table
 from experiments.section3 import evidence, grid, rates
 from experiments.section3.collect import Record
@@ -182,8 +182,8 @@ def _cost(record: Record, name: str) -> tuple[str, ...]:
         str(len(done(record, name))),
         ", ".join(f"{rate:g}" for rate in used) or "-",
         f"{mean('parameters'):,.0f}",
-        _count(mean("nfe_forward")),
-        _count(mean("nfe_backward")),
+        count(mean("nfe_forward")),
+        count(mean("nfe_backward")),
         seconds(record, name, "cpu_seconds_per_epoch"),
     )
 
@@ -221,7 +221,3 @@ def shown(found: Interval, *, sign: bool = False, digits: int = 2) -> str:
 def average(numbers: Sequence[float]) -> float:
     """The mean, NaN of none."""
     return sum(numbers) / len(numbers) if numbers else math.nan
-
-
-def _count(value: float) -> str:
-    return f"{value:.1f}" if value else "-"

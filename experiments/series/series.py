@@ -107,12 +107,7 @@ class Series:
 
     def filled(self) -> Float[ndarray, "times channels"]:
         """Values with missing ones interpolated linearly in time: a guess to start from."""
-        known = ~np.isnan(self.values)
-        columns = [
-            np.interp(self.times, self.times[k], column[k])
-            for column, k in zip(self.values.T, known.T, strict=True)
-        ]
-        return np.stack(columns, axis=1)
+        return interpolated(self.times, self.values, self.times)
 
     def split(self, fraction: float) -> tuple[Series, Series]:
         """The first `fraction` of the observations, and the rest, each checked to be a series."""
@@ -128,6 +123,16 @@ class Series:
                 raise DataError(f"channel {name} is not observed in the part to {use}.")
         first, rest = (Series(self.times[p], self.values[p], self.names) for p in parts)
         return first, rest
+
+
+def interpolated(
+    times: Float[ndarray, " times"],
+    values: Float[ndarray, "times channels"],
+    ask: Float[ndarray, " asked"],
+) -> Float[ndarray, "asked channels"]:
+    """Each channel linear between what was observed of it, constant outside."""
+    columns = zip(values.T, ~np.isnan(values).T, strict=True)
+    return np.stack([np.interp(ask, times[k], column[k]) for column, k in columns], axis=1)
 
 
 def _numbers(what: str, given: Any, shape: str) -> ndarray:

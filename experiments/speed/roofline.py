@@ -30,7 +30,12 @@ COPIED = 2**26  # bytes read and as many written
 
 def measure(batch_size: int, repeats: int) -> dict[str, Any]:
     """GFLOP, gigabytes and seconds of each part, and the `roof`: GFLOP/s and GB/s of the device."""
-    programs = {"product": _product(), "copy": _copy(), **_parts(batch_size)}
+    matrix, row = jnp.ones((SIDE, SIDE), jnp.float32), jnp.ones(COPIED // 4, jnp.float32)
+    programs = {
+        "product": _program(jnp.matmul, matrix, matrix),
+        "copy": _program(jnp.negative, row),
+        **_parts(batch_size),
+    }
     calls = {name: call for name, (call, _) in programs.items()}
     found = measuring.take_turns(calls, repeats)
     seconds = {name: result["seconds"] for name, result in found.items()}
@@ -61,15 +66,6 @@ def _program(function: Callable[..., Any], *arguments: Any) -> Program:
     cost = compiled.cost_analysis()
     assert cost, "XLA counts no operations on this platform"
     return call, cost
-
-
-def _product() -> Program:
-    matrix = jnp.ones((SIDE, SIDE), jnp.float32)
-    return _program(jnp.matmul, matrix, matrix)
-
-
-def _copy() -> Program:
-    return _program(jnp.negative, jnp.ones(COPIED // 4, jnp.float32))
 
 
 def _parts(batch_size: int) -> dict[str, Program]:

@@ -44,7 +44,8 @@ def phase(
             true = _unit(SYSTEMS[config.data.system].field(points), problem)
             _quiver(left, points, true, GREY, "true field")
         _quiver(left, points, arrows, BLUE, "learnt field")
-    _observations(left, series)
+    points = np.concatenate([_plane(s.times, s.values) for s in series], axis=1)
+    left.plot(*points, ".", color=ORANGE, ms=2, alpha=0.4, label="observations")
     for truth in test.truth[:3]:
         found = problem.predict(predict["neural ODE"], truth[:1], test.times)[0]
         left.plot(*_plane(test.times, truth), color="black", lw=1)
@@ -119,11 +120,6 @@ def animate(path: Path, frames: Path, epochs: int, series: Sequence[Series]) -> 
 def _plane(times: ndarray, ys: ndarray) -> ndarray:
     """What is drawn of a trajectory: its first two channels, or a single one against time."""
     return ys[:, :2].T if ys.shape[1] > 1 else np.stack([times, ys[:, 0]])
-
-
-def _observations(axis: Any, series: Sequence[Series]) -> None:
-    points = np.concatenate([_plane(s.times, s.values) for s in series], axis=1)
-    axis.plot(*points, ".", color=ORANGE, ms=2, alpha=0.4, label="observations")
 
 
 def _extent(series: Sequence[Series]) -> list[tuple[float, float]]:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from experiments.harness.errors import DataError
-from experiments.series.series import RESOLVED, Series, plain
+from experiments.series.series import RESOLVED, Series, interpolated, plain
 
 Predict = Callable[[ndarray, ndarray], ndarray]
 
@@ -104,9 +104,8 @@ def prepare(series: Sequence[Series], window: int, *, log: bool) -> Shooting:
     for channel in np.flatnonzero(same | (deviation == 0)):
         raise DataError(f"channel {series[0].names[channel]} never changes; leave it out.")
     gaps = np.concatenate([np.diff(s.times) for s in series])
-    steps = np.concatenate(
-        [np.diff(_fill(s.times, r), axis=0) for s, r in zip(series, rows, strict=True)]
-    )
+    filled = (interpolated(s.times, r, s.times) for s, r in zip(series, rows, strict=True))
+    steps = np.concatenate([np.diff(states, axis=0) for states in filled])
     # The median resists pairs of noisy observations that are very close in time; a step of zero
     # says nothing about the pace.
     speeds = np.linalg.norm(steps / deviation, axis=1) / gaps
@@ -118,7 +117,7 @@ def prepare(series: Sequence[Series], window: int, *, log: bool) -> Shooting:
     whole: dict[str, list[ndarray]] = {k: [] for k in ("all_times", "all_values", "all_mask")}
     for one, row in zip(series, rows, strict=True):
         times, values = (one.times - one.times[0]) * pace, (row - mean) / deviation
-        guess = _fill(times, values)
+        guess = interpolated(times, values, times)
         # Every observation is in one window's mask only: a window's first is its predecessor's
         # last, but for the first window's.
         cuts = range(0, len(times) - 1, window)
@@ -150,10 +149,6 @@ def errors(problem: Shooting, method: Predict, test: Any) -> float:
     truth = problem.scale(test.truth)[:, late]
     known = ~np.isnan(truth)
     return float(np.sqrt(np.mean((problem.scale(found)[:, late] - truth)[known] ** 2)))
-
-
-def _fill(times: ndarray, values: ndarray) -> ndarray:
-    return Series(times, values, tuple(map(str, range(values.shape[1])))).filled()
 
 
 def _pad(array: ndarray, length: int, mode: Any) -> ndarray:

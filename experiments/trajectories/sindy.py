@@ -19,6 +19,7 @@ from scipy.interpolate import make_smoothing_spline
 
 from experiments.series.series import Series
 
+BOUND = 100.0
 EVALUATIONS = 6 * 4096  # of the field in one solve: what the steps of a Neural ODE's may take
 
 
@@ -37,13 +38,13 @@ class Linear:
         return self.features(y) @ self.coefficients
 
     def solve(
-        self, y0: Float[ndarray, "batch dim"], ts: Float[ndarray, " times"], bound: float = 100.0
+        self, y0: Float[ndarray, "batch dim"], ts: Float[ndarray, " times"]
     ) -> Float[ndarray, "batch times dim"]:
-        """Trajectories at common times; NaN from where one leaves [-bound, bound].
+        """Trajectories at common times; NaN from where one leaves [-BOUND, BOUND].
 
         One that takes more than `EVALUATIONS` of the field is NaN after its start.
         """
-        escaped = lambda t, y: bound - np.abs(y).max()
+        escaped = lambda t, y: BOUND - np.abs(y).max()
         escaped.terminal = True  # type: ignore[attr-defined]
         out = np.full((len(y0), len(ts), y0.shape[1]), np.nan)
         for i, y in enumerate(y0):

@@ -63,11 +63,11 @@ def _linear(matrix: list[list[float]]) -> Callable[[ndarray], ndarray]:
     return lambda y: y @ np.array(matrix).T
 
 
-def _random_network(seed: int = 3, hidden: int = 8) -> Callable[[ndarray], ndarray]:
+def _random_network() -> Callable[[ndarray], ndarray]:
     """A stable linear spiral bent by a random network, so that no polynomial is exact."""
-    generator = np.random.default_rng(seed)
-    inner, bias = generator.normal(0, 1.2, (2, hidden)), generator.normal(0, 1, hidden)
-    outer = generator.normal(0, 0.5, (hidden, 2))
+    generator = np.random.default_rng(3)
+    inner, bias = generator.normal(0, 1.2, (2, 8)), generator.normal(0, 1, 8)
+    outer = generator.normal(0, 0.5, (8, 2))
     spiral = _linear([[-0.25, 1.8], [-1.8, -0.25]])
     return lambda y: spiral(y) + np.tanh(y @ inner + bias) @ outer
 

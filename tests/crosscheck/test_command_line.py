@@ -12,19 +12,27 @@ from crosscheck import fields, gradients, report, suite, trajectories
 from crosscheck.check import compare_tensors
 
 
-def findings(value):
+@pytest.fixture(scope="module")
+def solved():
+    """What is drawn."""
     mlp = fields.mlp()
+    pair = trajectories.solve_both(mlp, "rk4")
+    return pair, gradients.square(mlp, "euler", 0.125, adjoints=("direct",))
+
+
+def findings(solved, value):
+    pair, square = solved
     found = suite.Findings(settings={"quick": True})
-    found.pairs.append(trajectories.solve_both(mlp, "rk4"))
-    found.squares.append(gradients.square(mlp, "euler", 0.125, adjoints=("direct",)))
+    found.pairs.append(pair)
+    found.squares.append(square)
     sides = {"jax": {"w<1>": np.array([1.0])}, "torch": {"w<1>": np.array([value])}}
     found.checks.append(compare_tensors("layers", "conv1", sides, 1e-3, "because"))
     return found
 
 
 @pytest.mark.parametrize(("value", "code"), [(1.0, 0), (2.0, 1), (np.nan, 1)])
-def test_exit_code_and_reports(monkeypatch, tmp_path, capsys, value, code):
-    monkeypatch.setattr(suite, "run", lambda quick, say: findings(value))
+def test_exit_code_and_reports(solved, monkeypatch, tmp_path, capsys, value, code):
+    monkeypatch.setattr(suite, "run", lambda quick, say: findings(solved, value))
     assert command.main(["--quick", "--out", str(tmp_path / "a" / "b")]) == code
     out = capsys.readouterr().out
     strict = lambda text: pytest.fail(f"{text} is no JSON")

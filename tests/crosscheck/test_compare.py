@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from crosscheck import compare
+from crosscheck import compare, fields, trajectories
 from crosscheck.testing import assert_same
 
 PARAMS = {"linear.kernel": np.array([[0.3, -1.0], [1.2, -0.2]]), "linear.bias": np.array([0.1, 0])}
@@ -27,16 +27,10 @@ def in_jax(t, z, params):
     return jnp.tanh(z @ params["linear.kernel"] + params["linear.bias"]) * jnp.cos(t)
 
 
-def test_a_module_and_a_function_agree():
-    found = compare(in_jax, Twin(), PARAMS, Z0, TS, solvers=("midpoint", "dopri5"))
-    assert str(found) == f"all {len(found.checks)} checks are within their bounds"
-    assert {check.group for check in found.checks} == {"vector field", "trajectories", "gradients"}
-
-
 def test_a_wrong_field_fails_with_place_and_values():
     wrong = lambda t, z, params: in_jax(t, z, params) * (1 + 1e-9 * t)
     with pytest.raises(AssertionError, match=r"t=1\[\d, \d\]: jax has .*, torch has "):
-        assert_same(wrong, Twin(), PARAMS, Z0, TS, solvers=("euler",))
+        assert_same(wrong, Twin(), PARAMS, Z0, TS, solvers=())
 
 
 def test_a_gradient_that_is_cut_is_found():
@@ -50,10 +44,25 @@ def test_a_gradient_that_is_cut_is_found():
     assert {check.worst.tensor for check in found.failures} == {"b"}
 
 
-def test_layouts_may_differ():
-    # The state is [features, batch] in JAX and [batch, features] in torch.
-    turned = lambda t, z, params: in_jax(t, z.T, params).T
-    assert_same(turned, Twin(), PARAMS, Z0.T, TS, solvers=("euler",), axes=(1, 0))
+class Scaled(nn.Module):
+    """Parameters of its own that bear the names of Flax's layers, beside a layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.kernel = (nn.Parameter(torch.zeros(2)) for _ in range(2))
+        self.linear = nn.Linear(2, 2)
+
+    def forward(self, t, z):
+        return self.linear(z * self.scale) + self.kernel
+
+
+def test_layouts_may_differ_and_a_module_s_own_parameter_may_be_called_scale():
+    def turned(t, z, p):
+        """The state is [features, batch] here and [batch, features] in torch."""
+        return ((z.T * p["scale"]) @ p["linear.kernel"] + p["linear.bias"] + p["kernel"]).T
+
+    params = PARAMS | {"scale": np.array([0.5, 2.0]), "kernel": np.array([0.1, -0.1])}
+    assert_same(turned, Scaled(), params, Z0.T, TS, solvers=("euler",), axes=(1, 0))
 
 
 @pytest.mark.parametrize(
@@ -114,24 +123,7 @@ def test_a_field_that_is_not_finite_does_not_pass(torch_too):
     assert not found.passed
 
 
-class Scaled(nn.Module):
-    """Parameters of its own that bear the names of Flax's layers, beside a layer."""
-
-    def __init__(self):
-        super().__init__()
-        self.scale, self.kernel = (nn.Parameter(torch.zeros(2)) for _ in range(2))
-        self.linear = nn.Linear(2, 2)
-
-    def forward(self, t, z):
-        return self.linear(z * self.scale) + self.kernel
-
-
-def test_a_module_s_own_parameter_may_be_called_scale():
-    whole = lambda t, z, p: (z * p["scale"]) @ p["linear.kernel"] + p["linear.bias"] + p["kernel"]
-    params = PARAMS | {"scale": np.array([0.5, 2.0]), "kernel": np.array([0.1, -0.1])}
-    assert_same(whole, Scaled(), params, Z0, TS, solvers=("euler",))
-
-
 def test_more_steps_than_usual_are_no_fault():
-    times = np.linspace(0, 1, 300)  # 2,392 steps
-    assert_same(lambda t, z, p: -z, lambda t, z, p: -z, {}, Z0, times, solvers=("euler",))
+    pair = trajectories.solve_both(fields.mlp(), "euler", value=2.0**-12, ts=np.array([0.0, 1.0]))
+    assert pair.jax.accepted == 4096
+    assert all(check.passed for check in trajectories.checks(pair))

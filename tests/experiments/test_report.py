@@ -10,7 +10,7 @@ import pytest
 from experiments import collect as command
 from experiments import report
 from experiments.harness.errors import ConfigError
-from experiments.harness.markdown import Heading, Picture, Table, Text, markdown, page
+from experiments.harness.markdown import Table, page
 from experiments.section3 import claims, compact, evidence, examined, findings, grid, tables
 from experiments.section3.collect import collect, join, load, text
 from experiments.section3.intervals import Interval, Verdict
@@ -402,13 +402,10 @@ def test_findings(folder, tmp_path):
 
 
 def test_document():
-    blocks = [Heading("A & B", 1), Text("`x` **y** [z](w)"), Table(("a", "b"), [("1", "<2")]),
-              Picture("p.png", "P")]  # fmt: skip
-    assert markdown(blocks) == (
-        "# A & B\n\n`x` **y** [z](w)\n\n| a | b |\n| --- | --- |\n| 1 | <2 |\n\n"
-        "![P](pictures/p.png)\n"
-    )
-    html = page(blocks[:3], Path())
+    table = str(Table(("a", "b"), [("1", "<2")]))
+    assert table == "| a | b |\n| --- | --- |\n| 1 | <2 |\n"
+    html = page(f"# A & B\n\n`x` **y** [z](w)\n\n{table}", Path())
+    assert "<title>A &amp; B</title>" in html
     assert '<code>x</code> <strong>y</strong> <a href="w">z</a>' in html
     assert "&lt;2" in html
 
@@ -424,6 +421,6 @@ def test_committed_pages_are_what_their_records_give():
         }
         page_of_it = DOCS / f"results-{name}.md"
         if name in (findings.MAIN, *findings.FASHION, "laptop") or page_of_it.exists():
-            assert page_of_it.read_text() == markdown(report.results(record, pictures))
+            assert page_of_it.read_text() == report.results(record, pictures)
     template = (DOCS / "findings.template.md").read_text()
     assert (DOCS / "findings.md").read_text() == findings.fill(template, records, DOCS)

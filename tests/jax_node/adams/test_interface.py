@@ -5,6 +5,7 @@ few tolerances over these intervals; the fixed ones err by C h^4 at h = 1/64, 6e
 below ten.
 """
 
+import itertools
 import pathlib
 import warnings
 from dataclasses import dataclass
@@ -130,7 +131,7 @@ def test_events(case):
     fall = lambda t, y, args, **_: y - 0.5
     event = diffrax.Event([fall, lambda t, y, args, **_: y < -1], finder)
     saveat = diffrax.SaveAt(t1=True, ts=jnp.array([0.25, 0.5, 0.75]))
-    sol = case(lambda t, y, args: -y, 0.0, 1.0, jnp.array(1.0), event=event, saveat=saveat)
+    sol = case(lambda t, y, args: -y, 0.0, jnp.inf, jnp.array(1.0), event=event, saveat=saveat)
     assert sol.result == diffrax.RESULTS.event_occurred
     np.testing.assert_allclose(sol.ts, [0.25, 0.5, np.log(2), np.inf], atol=ERROR)
     np.testing.assert_allclose(sol.ys[:3], [np.exp(-0.25), np.exp(-0.5), 0.5], atol=ERROR)
@@ -209,11 +210,24 @@ ADJOINTS = {
 }
 
 
-@most
+# Of Adams the others too, in test_adaptive.py; of `checkpoint` and `forward` all, by name, in
+# tests/jax_node/test_solvers.py.
+FAST = {
+    ("adams", "checkpoint"),
+    ("explicit", "checkpoint"),
+    ("implicit", "backsolve"),
+    ("implicit", "forward"),
+}
+
+
 @pytest.mark.parametrize(
-    "adjoint", ["checkpoint", *(pytest.param(a, marks=slow) for a in list(ADJOINTS)[1:])]
+    ("name", "adjoint"),
+    [
+        pytest.param(*pair, marks=() if pair in FAST else slow)
+        for pair in itertools.product(CASES, ADJOINTS)
+    ],
 )
-def test_adjoints(case, adjoint):
+def test_adjoints(name, adjoint):
     """dy/da of y' = a y at three times, the last one t1: t exp(a t)."""
     ts = jnp.array([0.25, 0.7, 1.0])
 
@@ -221,7 +235,8 @@ def test_adjoints(case, adjoint):
         y0 = {"u": jnp.array([1.0, 2.0])}
         field = lambda t, y, a: {"u": a * y["u"]}
         saveat = diffrax.SaveAt(ts=ts)
-        return case(field, 0.0, 1.0, y0, a, saveat=saveat, adjoint=ADJOINTS[adjoint]).ys["u"][:, 1]
+        options = {"saveat": saveat, "adjoint": ADJOINTS[adjoint]}
+        return CASES[name](field, 0.0, 1.0, y0, a, **options).ys["u"][:, 1]
 
     differentiate = jax.jacfwd if adjoint == "forward" else jax.jacrev
     slopes = jax.jit(differentiate(at_times))(jnp.array(-0.7))
@@ -315,7 +330,6 @@ def test_diffrax_controllers_do_with_about_the_steps():
             AdamsController(TOL, TOL),
             diffrax.PIDController(TOL, TOL),
             diffrax.PIDController(TOL, TOL, pcoeff=0.3, icoeff=0.4),
-            diffrax.PIDController(TOL, TOL, norm=optx.max_norm),
         )
     ]  # fmt: skip
     assert max(steps[1:]) < 1.4 * steps[0]
@@ -369,6 +383,7 @@ def test_fixed_steps_are_not_adapted(solver):
         (lambda: Adams(root_finder=optx.Newton(1e-3, 1e-3)), "FixedPointIteration"),
         (lambda: Adams(root_finder=optx.FixedPointIteration(1e-3, 1e-3, damp=0.5)), "undamped"),
         (lambda: AdamsController(None, None), "rtol"),
+        (lambda: ExplicitAdams(max_order=3), "4 to 20"),
         (lambda: ExplicitAdams(max_order=21), "4 to 20"),
         (lambda: ImplicitAdams(max_iters=0), "at least 1"),
     ],
