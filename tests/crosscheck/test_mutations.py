@@ -60,14 +60,19 @@ def failing(checks):
     return [check for check in checks if not check.passed]
 
 
-def failing_layers():
-    found = failing(layers.layer_checks("odenet", None, trained.batch(0, 1)["images"]))
-    return {check.case.rpartition(", ")[2]: check for check in found}
+def layer_checks():
+    return layers.layer_checks("odenet", None, trained.batch(0, 1)["images"])
+
+
+def failing_layers(checks):
+    return {check.case.rpartition(", ")[2]: check for check in failing(checks)}
 
 
 def euler_gradients():
     """The square of gradients with Euler's method, which has all three adjoints."""
-    return failing(gradient_checks.checks(gradients.square(fields.mlp(), "euler", 0.125)))
+    adjoints = ("direct", "adjoint", "handwritten")
+    square = gradients.square(fields.mlp(), "euler", 0.125, adjoints=adjoints)
+    return failing(gradient_checks.checks(square))
 
 
 def sides(checks):
@@ -78,7 +83,7 @@ def test_transposed_kernel(monkeypatch):
     convolve = jax_node.conv.same3x3
     transposed = lambda x, kernel: convolve(x, kernel.swapaxes(0, 1))
     monkeypatch.setattr(jax_node.conv, "same3x3", transposed)
-    found = failing_layers()
+    found = failing_layers(layer_checks())
     assert set(found) == {"field.conv1", "field.conv2", "field"}
     check = found["field.conv1"]
     assert check.worst.tensor == "field.conv1"
@@ -91,7 +96,7 @@ def test_transposed_kernel(monkeypatch):
 def test_dropped_time_channel(monkeypatch):
     fault = mutated(jax_node.blocks, "(t * time + ", "(0 * time + ")
     monkeypatch.setattr(jax_node.blocks.TimeConv, "__call__", fault.TimeConv.__call__)
-    found = failing_layers()
+    found = failing_layers(layer_checks())
     assert set(found) == {"field.conv1", "field.conv2", "field"}
     assert found["field.conv1"].value > 1e-3
 
@@ -107,18 +112,15 @@ def test_dropped_time_channel_in_the_field_alone(monkeypatch):
     assert all(check.worst.tensor in ("t=0.3", "t=1") for check in found)
 
 
-def test_epsilon_of_group_normalisation(monkeypatch):
-    monkeypatch.setattr(jax_node.normalise.GroupNorm, "epsilon", 1e-6)
-    found = failing_layers()
-    norms = {"downsample.norm1", "downsample.norm2", "head.norm"}
-    norms |= {f"field.norm{i}" for i in (1, 2, 3)}
-    assert set(found) == norms | {"downsample", "field", "head"}
-
-
-def test_the_command_names_layer_index_and_both_values(monkeypatch, tmp_path, capsys):
+def test_epsilon_of_group_normalisation(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(jax_node.normalise.GroupNorm, "epsilon", 1e-6)
     found = suite.Findings(settings={"quick": True})
-    found.checks = layers.layer_checks("odenet", None, trained.batch(0, 1)["images"])
+    found.checks = layer_checks()
+    norms = {"downsample.norm1", "downsample.norm2", "head.norm"}
+    norms |= {f"field.norm{i}" for i in (1, 2, 3)}
+    assert set(failing_layers(found.checks)) == norms | {"downsample", "field", "head"}
+
+    # The command names layer, index and both values.
     monkeypatch.setattr(suite, "run", lambda quick, say: found)
     assert command.main(["--quick", "--out", str(tmp_path)]) == 1
     place = r"downsample\.norm1\[0, \d+, \d+, \d+\]: jax has -?\d.*, torch has -?\d"

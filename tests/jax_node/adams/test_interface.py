@@ -330,7 +330,6 @@ def test_diffrax_controllers_do_with_about_the_steps():
             AdamsController(TOL, TOL),
             diffrax.PIDController(TOL, TOL),
             diffrax.PIDController(TOL, TOL, pcoeff=0.3, icoeff=0.4),
-            diffrax.PIDController(TOL, TOL, norm=optx.max_norm),
         )
     ]  # fmt: skip
     assert max(steps[1:]) < 1.4 * steps[0]
