@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,6 +146,14 @@ def compare_tensors(
     (left, ours), (right, theirs) = sides.items()
     worst = difference(ours, theirs)
     return Check(group, case, left, right, worst.error, bound, reason, worst)
+
+
+def verdict(checks: Sequence[Check]) -> str:
+    """How many checks keep their bounds, in words."""
+    failed = sum(not check.passed for check in checks)
+    if failed:
+        return f"{failed} of {len(checks)} checks exceed their bounds"
+    return f"all {len(checks)} checks are within their bounds"
 
 
 def margin(check: Check) -> float:

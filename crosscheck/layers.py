@@ -96,7 +96,10 @@ def layer_checks(
 def _layer_checks(
     case: str, graph: Any, state: nnx.State, caught: Caught, eps: float
 ) -> list[Check]:
-    inputs = {layer: tuple(map(_to_jax, arrays)) for layer, (arrays, _) in caught.items()}
+    inputs = {
+        layer: tuple(jnp.asarray(_turned(array)) for array in arrays)
+        for layer, (arrays, _) in caught.items()
+    }
 
     @jax.jit
     def every_layer(state, inputs):
@@ -111,7 +114,7 @@ def _layer_checks(
         compare_tensors(
             "layers",
             f"{case}, {layer}",
-            {"jax": {layer: _from_jax(np.asarray(outputs[layer]))}, "torch": {layer: expected}},
+            {"jax": {layer: _turned(np.asarray(outputs[layer]))}, "torch": {layer: expected}},
             bound,
             "10 eps sqrt(longest sum = 1024); at least 1e-12 in float64",
         )
@@ -192,10 +195,6 @@ def _submodule(model: Any, path: str) -> Any:
     return model
 
 
-def _to_jax(a: np.ndarray) -> jax.Array:
-    """Images from [batch, channels, height, width]; times and vectors as they are."""
-    return jnp.asarray(a.transpose(2, 3, 0, 1) if a.ndim == 4 else a)
-
-
-def _from_jax(a: np.ndarray) -> np.ndarray:
+def _turned(a: np.ndarray) -> np.ndarray:
+    """Images from torch's layout to that of JAX here, or back; times and vectors as they are."""
     return a.transpose(2, 3, 0, 1) if a.ndim == 4 else a

@@ -14,7 +14,7 @@ from rich.console import Console
 from torch import nn
 
 from crosscheck import gradient_checks, gradients, jax_side, layers, torch_side, trajectories
-from crosscheck.check import Check
+from crosscheck.check import Check, verdict
 from crosscheck.problem import Problem
 from jax_node.solve import FIXED_STEP
 from jax_node.solve import SolveError as JaxSolveError
@@ -40,10 +40,7 @@ class Comparison:
         return [check for check in self.checks if not check.passed]
 
     def __str__(self) -> str:
-        if self.passed:
-            return f"all {len(self.checks)} checks are within their bounds"
-        lines = [check.describe() for check in self.failures]
-        return "\n".join([f"{len(lines)} of {len(self.checks)} checks exceed their bounds", *lines])
+        return "\n".join([verdict(self.checks), *(check.describe() for check in self.failures)])
 
     def print(self, console: Console | None = None) -> None:
         """The table that `python -m crosscheck` prints."""

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from crosscheck import figures
-from crosscheck.check import Check, margin
+from crosscheck.check import Check, margin, verdict
 from crosscheck.suite import Findings
 
 PACKAGES = ("numpy", "jax", "flax", "diffrax", "optax", "torch", "torchdiffeq")
@@ -65,12 +65,7 @@ def print_checks(checks: list[Check], console: Console) -> None:
     failures = [check for check in checks if not check.passed]
     for check in failures:
         console.print(f"FAIL {check.describe()}", style="red", highlight=False, soft_wrap=True)
-    verdict = (
-        f"{len(failures)} of {len(checks)} checks exceed their bounds"
-        if failures
-        else f"all {len(checks)} checks are within their bounds"
-    )
-    console.print(verdict, style="bold red" if failures else "bold green")
+    console.print(verdict(checks), style="bold red" if failures else "bold green")
 
 
 def grouped(checks: list[Check]) -> dict[tuple[str, str, str], list[Check]]:
@@ -184,19 +179,13 @@ def to_markdown(findings: Findings, content: dict[str, Any]) -> str:
 def to_html(findings: Findings, content: dict[str, Any], pictures: list[figures.Plate]) -> str:
     """One page that needs nothing else: figures are inside it."""
     escape = html.escape
-    verdict = (
-        f'<p class="fail">{len(findings.failures)} of {len(findings.checks)} checks exceed their '
-        "bounds.</p>"
-        if findings.failures
-        else f'<p class="pass">All {len(findings.checks)} checks are within their bounds.</p>'
-    )
+    versions = ", ".join(f"{k} {v}" for k, v in content["environment"]["versions"].items())
+    state = "fail" if findings.failures else "pass"
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><title>JAX against PyTorch</title>",
         f"<style>{STYLE}</style><h1>JAX against PyTorch</h1>",
-        verdict,
-        "<p>"
-        + escape(", ".join(f"{k} {v}" for k, v in content["environment"]["versions"].items()))
-        + "</p>",
+        f'<p class="{state}">{verdict(findings.checks).capitalize()}.</p>',
+        f"<p>{escape(versions)}</p>",
     ]
     for check in findings.failures:
         parts.append(f'<p class="fail">{escape(check.describe())}</p>')

@@ -76,45 +76,33 @@ def distance(left: Tensors, right: Tensors) -> float:
     return float(np.sqrt(apart / size))
 
 
-def both_precisions(steps: int) -> list[Divergence]:
-    """The divergence in float32 and float64."""
-    return [diverge(precision, steps) for precision in ("float32", "float64")]
-
-
 def checks(found: list[Divergence]) -> list[Check]:
     """The first step to rounding; the rest in proportion to it."""
-    lines = []
-    for run in found:
-        first = {"float32": 1e-4, "float64": 1e-12}[run.precision]
-        lines.append(
-            Check(
-                "training",
-                f"rknet, batch {BATCH}, {run.precision}, after step 1",
-                "jax",
-                "torch",
-                float(run.distance[0]),
-                first,
-                "one gradient step: rounding of the gradient times the learning rate",
-                quantity="relative distance of all weights",
-            )
-        )
     single, double = found
-    lines.append(
+    last = len(double.distance)
+    reason = "one gradient step: rounding of the gradient times the learning rate"
+    amplified = "1e-16 amplified by training as much as 1e-8 is in float32, with room"
+    lines = [
         Check(
             "training",
-            f"rknet, batch {BATCH}, float64, after step {len(double.distance)}",
+            f"rknet, batch {BATCH}, {run.precision}, after step {step}",
             "jax",
             "torch",
-            float(double.distance[-1]),
-            1e-5,
-            "1e-16 amplified by training as much as 1e-8 is in float32, with room",
+            float(run.distance[step - 1]),
+            limit,
+            why,
             quantity="relative distance of all weights",
         )
-    )
+        for run, step, limit, why in (
+            (single, 1, 1e-4, reason),
+            (double, 1, 1e-12, reason),
+            (double, last, 1e-5, amplified),
+        )
+    ]
     lines.append(
         Check(
             "training",
-            f"rknet, batch {BATCH}, after step {len(double.distance)}",
+            f"rknet, batch {BATCH}, after step {last}",
             "distance in float32",
             "distance in float64",
             float(single.distance[-1] / double.distance[-1]),
