@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import os
 import shlex
 import statistics
@@ -25,7 +24,7 @@ from experiments.harness.command import Main, command, say, show
 from experiments.harness.errors import ConfigError
 from experiments.harness.files import write_atomic
 from experiments.harness.provenance import environment, short
-from experiments.harness.run_folder import RunFolder, default_folder
+from experiments.harness.run_folder import RunFolder, default_folder, nan_for_null
 
 Config = TypeVar("Config")
 # What a resumed run may change: how long, and where.
@@ -210,7 +209,7 @@ class Session:
 
 def page(summary: dict[str, Any], text: Callable[[dict[str, Any]], str]) -> str:
     """A run's summary.md from its summary.json: the data, `text`, and the command to repeat it."""
-    summary = _numbers(summary)
+    summary = nan_for_null(summary)
     commands = "; ".join(f"`{command}`" for command in summary["commands"])
     return (
         f"{summary['data']}.\n\n{text(summary)}\n{commands}: seed {summary['seed']}, "
@@ -283,15 +282,6 @@ def _start(
     say(console, "resume", f"{folder.path} after epoch {folder.epoch}")
     folder.resume(record)
     return folder
-
-
-def _numbers(value: Any) -> Any:
-    """JSON's null, which a NaN has become, as NaN again."""
-    if isinstance(value, dict):
-        return {key: _numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_numbers(item) for item in value]
-    return math.nan if value is None else value
 
 
 def _command_line(prog: str, arguments: Sequence[str]) -> str:

@@ -248,5 +248,14 @@ def _finite(value: Any) -> Any:
     return value
 
 
+def nan_for_null(value: Any) -> Any:
+    """What `RunFolder.write_json` wrote and JSON gives back, with NaN for null."""
+    if isinstance(value, dict):
+        return {key: nan_for_null(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [nan_for_null(item) for item in value]
+    return math.nan if value is None else value
+
+
 def _or_infinity(value: float | None) -> float:
     return math.inf if value is None or math.isnan(value) else value

@@ -38,8 +38,8 @@ class Kernel(Linear):
 
     def features(self, y: Any) -> Any:
         """See `Linear`."""
-        white = self._kernel(y) @ self._whitening
-        return y.__array_namespace__().concat([y[..., :1] ** 0, y, white], axis=-1)
+        xp, white = y.__array_namespace__(), self._kernel(y) @ self._whitening
+        return xp.concat([xp.ones_like(y[..., :1]), y, white], axis=-1)
 
     def _kernel(self, y: Any) -> Any:
         squares = ((y[..., None, :] - self.centres) ** 2).sum(-1)

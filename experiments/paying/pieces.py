@@ -79,7 +79,9 @@ def fit(
     count, known, seen = len(ts), ~np.isnan(seen), np.nan_to_num(seen)
     split = lambda flat: (flat[: count * dim].reshape(count, dim), flat[count * dim :])
     field, sensitive = fields(start, dim)
-    penalty = sparse.diags_array(np.full(start.coefficients.size if ridge else 0, ridge))
+    size = start.coefficients.size
+    # Residuals beside those of the values, none without a ridge.
+    penalty = ridge * sparse.eye_array(size if ridge else 0, count * dim + size, k=count * dim)
 
     with jax.enable_x64(True):
         clock = jnp.asarray(ts)
@@ -100,18 +102,14 @@ def fit(
         def residuals(flat):
             found = np.where(known, solve(flat) - seen, 0.0).ravel()
             found = np.clip(np.nan_to_num(found, nan=ESCAPED), -ESCAPED, ESCAPED)
-            return np.concatenate([found, penalty @ flat[len(flat) - penalty.shape[0] :]])
+            return np.concatenate([found, penalty @ flat])
 
         def jacobian(flat):
             found = np.where(known[..., None], slopes(flat), 0.0)[..., 1:]
             rows = np.nan_to_num(found.reshape(count, -1, found.shape[3]))
             own = sparse.block_diag(list(rows[..., :dim]))
-            rest = rows[..., dim:].reshape(-1, start.coefficients.size)
-            by_values = sparse.hstack([own, sparse.csr_matrix(rest)])
-            if not ridge:
-                return by_values.tocsr()
-            none = sparse.csr_matrix((penalty.shape[0], own.shape[1]))
-            return sparse.vstack([by_values, sparse.hstack([none, penalty])]).tocsr()
+            rest = rows[..., dim:].reshape(-1, size)
+            return sparse.vstack([sparse.hstack([own, sparse.csr_matrix(rest)]), penalty]).tocsr()
 
         guess = np.concatenate([states[:, at[:, 0]].ravel(), start.coefficients.ravel()])
         if not (np.abs(solve(guess)) < ESCAPED).all():  # or NaN

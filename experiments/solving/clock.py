@@ -91,7 +91,8 @@ def _idle(loops: Any, start: Any) -> Any:
 
 def seconds_per_loop() -> float:
     """Of the idle loop, the least of five."""
-    run, loops = jax.jit(_idle).lower(100_000, 0.5).compile(), 100_000
+    loops = 100_000
+    run = jax.jit(_idle).lower(loops, 0.5).compile()
     return min(timeit.repeat(lambda: run(loops, 0.5).block_until_ready(), number=1)) / loops
 
 

@@ -82,8 +82,13 @@ class Polynomial(Linear):
 
     def features(self, y: Any) -> Any:
         """See `Linear`."""
-        of = [y[..., at].prod(-1) for at in products(y.shape[-1], self.degree)]
-        return y.__array_namespace__().stack(of, axis=-1)
+        return monomials(y, self.degree)
+
+
+def monomials(y: Any, degree: int) -> Any:
+    """All products of at most `degree` components of `y`, a constant first: `[..., monomials]`."""
+    of = [y[..., at].prod(-1) for at in products(y.shape[-1], degree)]
+    return y.__array_namespace__().stack(of, axis=-1)
 
 
 def products(dim: int, degree: int) -> list[Int[ndarray, " factors"]]:
@@ -112,7 +117,7 @@ def fit(series: Sequence[Series], degree: int, threshold: float = 0.05) -> Polyn
         slopes.append(np.stack([s.derivative()(one.times) for s in splines], axis=1))
     if not states:
         raise ValueError("no series has 5 observations of every channel")
-    library = Polynomial(np.zeros(()), degree).features(np.concatenate(states))
+    library = monomials(np.concatenate(states), degree)
     target = np.concatenate(slopes)
     coefficients = np.linalg.lstsq(library, target, rcond=None)[0]
     for _ in range(10):
