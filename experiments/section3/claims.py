@@ -118,10 +118,8 @@ def grows(record: Record, verdicts: Mapping[Pair, Verdict]) -> Found | None:
     """
     name = "odenet-adjoint"
     nfe = lambda run, epoch: run["rows"][min(epoch, len(run["rows"]) - 1)]["nfe_forward"]
-    growth, later = (
-        _over_units(record, name, lambda run, since=since: nfe(run, -1) - nfe(run, since))
-        for since in (0, 1)
-    )
+    growth = _over_units(record, name, lambda run: nfe(run, -1) - nfe(run, 0))
+    later = _over_units(record, name, lambda run: nfe(run, -1) - nfe(run, 1))
     first = _over_units(record, name, lambda run: nfe(run, 0))
     if growth is None or later is None or first is None:
         return None
