@@ -29,7 +29,7 @@ PROG = "pays.py"
 EXAMPLES = """examples:
   python experiments/pays.py --task moons
       every method on two moons; the same command goes on from what is saved
-  python experiments/pays.py --task moons --seconds 300 --record docs/results/pays-moons.json
+  python experiments/pays.py --task moons --seconds 200 --record docs/results/pays-moons.json
       with ten times the budget, kept beside the runs that are committed
   python experiments/pays.py --page docs/where_it_pays.md
       the page's tables and pictures anew, from docs/results/pays-*.json

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import itertools
 import math
+import re
 import sys
 import typing
 from collections.abc import Collection, Iterator, Sequence
@@ -163,14 +165,16 @@ def check_seed(seed: int) -> None:
 
 
 def _first_sentence(box: str) -> str:
-    """The message in tyro's error box: the lines between its title and its first rule."""
-    lines: list[str] = []
-    for line in box.splitlines():
-        text = line.strip("│╭╮╰╯ ")
-        if line.startswith("╭") and not lines:
-            continue
-        if set(text) == {"─"}:
-            break
-        lines.append(text)
-    message = " ".join(part for part in lines if part) or "the flags cannot be read"
-    return message.rstrip(".") + "; see --help."
+    """The first paragraph in tyro's error box, below its title; of what is missing, the names.
+
+    Where the terminal has no box characters, a rule of hyphens is under the title.
+    """
+    lines = [line[2:].rstrip("│ ") for line in box.splitlines() if line[:1] not in ("╭", "╰")]
+    if "╭" not in box:
+        lines = lines[2:]
+    message = list(itertools.takewhile(lambda line: set(line) - set("─-"), lines))
+    if message and message[0].startswith("Missing from"):
+        names = [line.strip() for line in message if re.match(r" {4}\S", line)]
+        return f"required: {', '.join(names)}; see --help."
+    sentence = " ".join(line.strip() for line in message) or "the flags cannot be read"
+    return sentence.rstrip(".") + "; see --help."

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from experiments.harness.figures import bare
+from experiments.harness.figures import bare, plain_log
 from experiments.harness.markdown import table
 from experiments.section3 import coarse_adjoint
 from experiments.section3.coarse_adjoint import final_loss, least_loss, name_of
@@ -65,7 +65,9 @@ def curves(record: dict[str, Any]) -> Figure | None:
     if not ours.lines:
         return None
     data = record["data"]["title"].split(" + ")[0]
-    ours.set(title=f"Ours: {data}", ylabel="training loss (nats)", yscale="log")
+    title = f"Ours: {data}; a line a seed"
+    ours.set(title=title, ylabel="training loss (nats)", yscale="log")
+    plain_log(ours.yaxis, (1, 3) if panels == 2 else (1, 2, 5))
     ours.legend(frameon=False)
     if panels == 2:
         draw_theirs(axes[1])

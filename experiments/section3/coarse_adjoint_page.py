@@ -147,10 +147,10 @@ def why(record: Record) -> Figure | None:
         _line(slope, steps, [check["lipschitz"] for check in checks], colour)
         epochs = [row["epoch"] for row in rows]
         _line(reconstruction, epochs, [row["reconstruction"] for row in rows], colour)
-    slope.set(title="Steepness of the field", ylabel="Lipschitz constant L", yscale="log")
+    slope.set(title="Steepness of the field (seed 0)", ylabel="Lipschitz constant L", yscale="log")
     slope.set_xlabel("training step")
     reconstruction.set(
-        title="Reconstruction", ylabel="distance from y(0) / size of y(0)", yscale="log"
+        title="Reconstruction (seed 0)", ylabel="distance from y(0) / size of y(0)", yscale="log"
     )
     reconstruction.set_xlabel("epoch")
     for axis in (slope, reconstruction):

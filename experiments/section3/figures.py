@@ -200,10 +200,13 @@ def robustness(record: Record) -> Figure | None:
         ("standard deviation, white is 1", "pixels", "degrees"),
         strict=True,
     ):
-        for name in names:
+        for place, name in enumerate(names):
             changes = [of for of in image_errors(record, name) if of[0] in ("none", kind)]
             found = [image_error(record, name, of) for of in changes]
-            amounts = [amount for _, amount in changes]
+            most = max(amount for _, amount in changes)
+            # side by side, or the intervals of one hide those of another
+            aside = 0.025 * most * (place - (len(names) - 1) / 2)
+            amounts = [amount + aside for _, amount in changes]
             _errorbars(axis, amounts, found, COLORS[name], _title(name), line=True)
         axis.set(title=kind.capitalize(), xlabel=label)
     axes[0].set_ylabel("test error (%)")

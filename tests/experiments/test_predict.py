@@ -269,7 +269,7 @@ def test_colours_follow_the_largest_variance():
         (["{torch}", "--test", "2", "--animate", "a.gif"], "draws one image"),
         (["{torch}", "--test", "1", "--animate", "nowhere/a.gif"], "folder is not there"),
         (["{resnet}", "--test", "1", "--animate", "a.gif"], "resnet1 solves none"),
-        ([], "RUN Folder of the run (required)"),
+        ([], "required: RUN"),
     ],
 )
 def test_mistakes_get_one_sentence(trained, capsys, arguments, complaint):

@@ -289,7 +289,9 @@ def test_claims_of_whatever_runs_there_are(tmp_path):
     assert found["ODE-Net is as good as the ResNet"][3] == "**reproduced**"
     assert found["ODE-Net is worse than ResNet-6"][3] == "**not reproduced**"
     assert found["RK-Net is as good as the ResNet"][3] == "not run"
-    assert found["NFE grows in training (3d)"][3] == "**reproduced**"  # 20 to 22
+    assert found["NFE grows in training (3d)"][3] == "**reproduced**"  # 20, 21, 22
+    assert found["NFE grows in training (3d)"][4].startswith("+2.00 ")
+    assert "second on, a look after the runs, +1.00 " in found["NFE grows in training (3d)"][4]
     assert found["NFE backward is about half of NFE forward (3c)"][3] == "**reproduced**"
     assert found["Leaving out the last ReLU costs ODE-Net"][3] == "**refuted**"
     assert {row[3] for row in claims.judged({}).rows} == {"not run"}
@@ -338,6 +340,7 @@ def test_error_falls_where_evaluations_are_more():
 
     assert judge((14, 0.3), (20, 0.1), (32, 0.01)) == claims.REPRODUCED
     assert judge((14, 0.3), (20, 0.1), (32, 0.2)) == claims.NOT
+    assert judge((14, 0.3), (32, 0.2), (32, 0.0)) == claims.REPRODUCED  # the last is the reference
     # of two tolerances with one NFE neither has more
     assert judge((14, 0.3), (20, 0.1), (20, 0.2), (32, 0.01)) == claims.REPRODUCED
     assert judge((14, 0.15), (20, 0.1), (20, 0.2), (32, 0.01)) == claims.NOT
