@@ -115,7 +115,7 @@ def _gradient(field, integrate, residuals, observed):
         params, given = args
         dy, pull = jax.vjp(lambda y, p: field(t, y, (p, given)), state.y, params)
         da, dp = jax.tree.map(jnp.negative, pull(state.a))
-        return Augmented(dy, da, sharding.total(dp))  # whole everywhere: its error counts too
+        return Augmented(dy, da, dp)
 
     def interval(carry, i):
         """From observation `i` back to `i - 1` (equation 50 of appendix C between jumps)."""
@@ -133,8 +133,6 @@ def _gradient(field, integrate, residuals, observed):
     start = jax.tree.map(lambda g: g[last], observed), jax.tree.map(jnp.zeros_like, params)
     (a, p), counts = jax.lax.scan(interval, start, jnp.arange(last, 0, -1))
     counts = Backward(counts.nfe.sum(), counts.failed.sum(), counts.reconstruction.max())
-    # A device's part, as any gradient.
-    p = jax.tree.map(lambda whole: whole / sharding.count(), p)
 
     dts = jnp.zeros_like(ts)
     if times_wanted is not None:
@@ -155,6 +153,17 @@ def _gradient(field, integrate, residuals, observed):
 
 
 _solve.defvjp(_forward, _backward, symbolic_zeros=True)
+
+
+def measured(state: PyTree) -> PyTree:
+    """What of a state its error is measured by: of the gradient of `args` the sum over devices.
+
+    Each device solves for its own part of it, which is all of it where `args` are split as the
+    batch is.
+    """
+    if isinstance(state, Augmented):
+        return state._replace(p=sharding.total(state.p))
+    return state
 
 
 def materialised(cotangents: PyTree) -> PyTree[Array]:

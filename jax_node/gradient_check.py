@@ -57,11 +57,12 @@ def gradient_check(
     (loss, solution), own, backward = gradient(**options)
     _, computed, _ = gradient(**options | {"adjoint": by_steps})
     (_, exact), ode, _ = gradient(**tight, adjoint="direct")
-    field = nnx.merge(graph, weights, running).field
+    network = nnx.merge(graph, weights, running)
     steepness: Callable = lambda t, y: lipschitz_constant(
-        functools.partial(field, t), y, jax.random.key(0)
+        functools.partial(network.field, t), y, jax.random.key(0)
     )
-    lipschitz = jax.lax.map(lambda at: steepness(*at), (jnp.array([0, 1], loss.dtype), exact.ys))
+    ends = jnp.array([0, network.t1], loss.dtype)
+    lipschitz = jax.lax.map(lambda at: steepness(*at), (ends, exact.ys))
     norm = optax.tree.norm
     way = jnp.linalg.norm(exact.ys[-1] - exact.ys[0])
     return {

@@ -55,8 +55,8 @@ def solve_at(
 
     Raises:
         ValueError: the solver is not in `METHODS`, `substeps` is no whole number from 1 on, `y0` or
-            `ts` are whole numbers, `ts` has not a row for each sample, or the field does not return
-            the shape of the state.
+            `ts` are no float32 or float64 (states may be complex), `ts` has not a row for each
+            sample, or the field does not return the shape of the state.
     """
     y0, ts = jnp.asarray(y0), jnp.asarray(ts)
     if not isinstance(substeps, int) or substeps < 1:
@@ -66,9 +66,9 @@ def solve_at(
             f"solver {solver!r} does not step from observation to observation: choose one of "
             f"{', '.join(METHODS)}"
         )
-    for name, array in (("y0", y0), ("ts", ts)):
-        if not jnp.issubdtype(array.dtype, jnp.inexact):
-            raise ValueError(f"`{name}` is {array.dtype}: give numbers with a floating point")
+    for name, dtype in (("y0", y0.real.dtype), ("ts", ts.dtype)):
+        if dtype not in validate.DTYPES:  # in bfloat16 a small step is none
+            raise ValueError(f"`{name}` is {dtype}: give float32 or float64")
     if ts.ndim != 2 or 0 in ts.shape or y0.ndim < 1 or len(ts) not in (1, len(y0)):
         raise ValueError(
             f"`ts` is {list(ts.shape)} for `y0` of {list(y0.shape)}: give times [batch, times] for "

@@ -43,7 +43,11 @@ class Encoder(nnx.Module):
         self.leave = Linear(hidden, 2 * latent, rngs=rngs)
 
     def __call__(self, times: Times, values: Values, mask: Values) -> tuple[Codes, Codes]:
-        """Mean and log-variance; values whose mask is 0 are not looked at."""
+        """Mean and log-variance; values whose mask is 0 are not looked at.
+
+        ValueError for times that are not those of the values.
+        """
+        validate.shape("times", times, values.shape[:2])
         seen = jnp.concatenate([known(values, mask), mask], axis=2)
         gaps = jnp.diff(times, axis=1, prepend=jnp.zeros_like(times[:, :1]))
         graph, weights = nnx.split(self)

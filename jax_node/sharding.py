@@ -6,7 +6,8 @@ the batch is summed over: in the error norm of an adaptive step, so that all tak
 and once in the loss and the gradient. On a CPU a core then keeps its part from one end of the step
 to the other, where XLA's threads would divide every single operation. Without `by_device` XLA
 partitions the program by itself: the same numbers, slower. Either way the result does not depend
-on the number of devices but for rounding.
+on the number of devices but for rounding (of `adjoint` through Adams methods, or of `args` that are
+split as the batch is, but for the tolerances).
 
 Several hosts run the same: each calls `jax.distributed.initialize()` first, `jax.devices()` is then
 the devices of all, and each gives its part of the batch to

@@ -17,7 +17,7 @@ from diffrax import RESULTS
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jax_node import sharding
-from jax_node.adjoint import Field
+from jax_node.adjoint import Field, measured
 
 Scalar = Float[Array, ""]
 SAFETY, LARGEST, SMALLEST, NOT_FINITE = 0.9, 10.0, 0.2, 0.1  # factors of the step size
@@ -63,11 +63,13 @@ def first_step(
     step estimates the second derivative, and `h^order * max(|y'|, |y''|) = 0.01`. Components that
     start at 0 under an `atol` of 0 have no size to measure by, and are left out.
     """
-    rtol, atol = jnp.asarray(rtol), jnp.asarray(atol)
+    rtol, atol, size_of = jnp.asarray(rtol), jnp.asarray(atol), measured(y0)
 
     def scaled(tree: PyTree) -> Scalar:
-        known = jax.tree.map(lambda a, y: jnp.where((y == 0) & (atol == 0), 0, a), tree, y0)
-        return scaled_norm(known, y0, rtol, atol, norm)
+        known = jax.tree.map(
+            lambda a, y: jnp.where((y == 0) & (atol == 0), 0, a), measured(tree), size_of
+        )
+        return scaled_norm(known, size_of, rtol, atol, norm)
 
     span = jnp.abs(t1 - t0)
     direction = jnp.sign(t1 - t0)
@@ -164,9 +166,10 @@ class AdaptiveStep(diffrax.AbstractAdaptiveStepSizeController[StepState, Scalar]
         del args
         sizes = jax.tree.map(
             lambda a, b: jnp.maximum(jnp.abs(a), jnp.where(jnp.isnan(b).any(), 0, jnp.abs(b))),
-            y0,
-            y1_candidate,
+            measured(y0),
+            measured(y1_candidate),
         )
+        y_error = measured(y_error)
         error = jax.lax.stop_gradient(scaled_norm(y_error, sizes, self.rtol, self.atol, self.norm))
         keep, finite = error < 1, jnp.isfinite(error)
         factor = jnp.clip(

@@ -54,7 +54,7 @@ def loss(
     parts = {}
     for name, one in (("plain", model.plain), ("augmented", model.augmented)):
         logit, _ = one(batch["x"], solver="rk4", step_size=1 / steps)
-        parts[name] = F.binary_cross_entropy_with_logits(logit, batch["label"])
+        parts[name] = F.binary_cross_entropy_with_logits(logit, batch["label"].to(logit))
     return parts["plain"] + parts["augmented"], parts
 
 

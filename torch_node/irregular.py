@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torchdiffeq import odeint
 
-from torch_node.validate import check_shape
+from torch_node.validate import DTYPES, check_shape
+from torch_node.watch import asked
 
 Values = Float[Tensor, "*batch times channels"]
 
@@ -45,8 +46,8 @@ def solve_at(
 
     Gradients are those of the computed states (discretise-then-optimise), in all arguments.
     Raises ValueError if the solver is not in METHODS, substeps is no whole number from 1 on, y0 or
-    ts are whole numbers, ts has not a row for each sample, or the field does not return the shape
-    of the state.
+    ts are no float32 or float64 (states may be complex), ts has not a row for each sample, or the
+    field does not return the shape of the state, or changes the state that it is given.
     """
     if solver not in METHODS:
         raise ValueError(
@@ -55,9 +56,9 @@ def solve_at(
         )
     if not isinstance(substeps, int) or substeps < 1:
         raise ValueError(f"`substeps` is {substeps}; a whole number, at least 1, expected")
-    for name, tensor in (("y0", y0), ("ts", ts)):
-        if not (tensor.is_floating_point() or tensor.is_complex()):
-            raise ValueError(f"`{name}` is {tensor.dtype}; numbers with a floating point expected")
+    for name, dtype in (("y0", y0.dtype.to_real()), ("ts", ts.dtype)):
+        if dtype not in DTYPES:  # in bfloat16 a small step is none
+            raise ValueError(f"`{name}` is of {dtype}; float32 or float64 expected")
     if ts.ndim != 2 or 0 in ts.shape or y0.ndim < 1 or len(ts) not in (1, len(y0)):
         raise ValueError(
             f"`ts` is {list(ts.shape)} for `y0` of {list(y0.shape)}; times [batch, times] for "
@@ -68,9 +69,12 @@ def solve_at(
     for start, end in zip(ts[:, :-1].T, ts[:, 1:].T, strict=True):
         gap = end - start
 
-        def scaled(s: Tensor, y: Tensor, start: Tensor = start, gap: Tensor = gap) -> Tensor:
+        def scaled(
+            s: Tensor, y: Tensor, start: Tensor = start, gap: Tensor = gap, end: Tensor = end
+        ) -> Tensor:
             column = gap.reshape(-1, *[1] * (y.ndim - 1))
-            dy = field(start + s * gap, y)
+            # start + gap may be a rounding beyond the end, where the field need not be defined.
+            dy = asked(field, end if s == 1 else start + s * gap, y)
             if dy.shape != y.shape:
                 raise ValueError(
                     f"`field` returned shape {tuple(dy.shape)} for a state of {tuple(y.shape)}; "

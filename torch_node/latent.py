@@ -38,7 +38,11 @@ class Encoder(nn.Module):
         self.leave = nn.Linear(hidden, 2 * latent)
 
     def forward(self, times: Times, values: Values, mask: Values) -> tuple[Codes, Codes]:
-        """Mean and log-variance; values whose mask is 0 are not looked at."""
+        """Mean and log-variance; values whose mask is 0 are not looked at.
+
+        Raises ValueError for times that are not those of the values.
+        """
+        check_shape("times", times, values.shape[:2])
         seen = torch.cat([known(values, mask), mask], dim=2)
         gaps = times.diff(dim=1, prepend=torch.zeros_like(times[:, :1]))
         h = times.new_zeros(len(times), self.hidden)

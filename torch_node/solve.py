@@ -157,12 +157,16 @@ def solve(
 
     The last two can be differentiated once, as "direct" by a time at a jump, or by any time with
     bosh3 and adaptive_heun; then they raise. All are reverse-mode (torch's forward mode and
-    transforms raise its own errors). The size of steps is not differentiated. States and times are
-    float32 or float64; the field gets a time in the wider of the two, never outside of ts.
+    transforms raise its own errors). The size of steps is not differentiated. "direct" adds up
+    gradients of parameters in their dtype, where bfloat16 loses many steps, the others in the
+    state's. States and times are float32 or float64; the field gets a time in the wider of the two,
+    never outside of ts.
 
     Args:
-        field: maps a scalar time and a state to the state's derivative, a tensor of y0's shape. If
-            it has `callback_step(t, y, dt)` or another of torchdiffeq's callbacks, they are called.
+        field: maps a scalar time and a state to the state's derivative, a tensor of y0's shape, the
+            same whenever it is asked: through dropout an adjoint's gradient is of another field,
+            and running averages of a BatchNorm in train() move with its backward solve too. If it
+            has `callback_step(t, y, dt)` or another of torchdiffeq's callbacks, they are called.
         y0: initial state, a tensor `[*state]` of any shape. Whole numbers become floats.
         ts: at least two times `[times]`, strictly increasing or decreasing.
         params: tensors, other than y0 and ts, whose gradients are wanted ("adjoint" and

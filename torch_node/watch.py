@@ -110,13 +110,7 @@ class Watched:
             ahead = self.direction if self.now is self.forward else -self.direction
             moved = torch.nextafter(t.detach(), t.new_tensor(ahead * torch.inf)) - t.detach()
         t = t + moved  # which is no reason to lose a derivative
-        version = 0 if y.is_inference() else y._version
-        dy = self.field(t, y)
-        if version != (0 if y.is_inference() else y._version):
-            raise ValueError(
-                f"`field` changed the state that it was given, in place, at t = {_plain(t)}; "
-                "expected a new tensor, the derivative, and the state as it was"
-            )
+        dy = asked(self.field, t, y)
         if not isinstance(dy, Tensor) or dy.shape != self.shape or not dy.is_floating_point():
             found = f"{dy.dtype} of shape {tuple(dy.shape)}" if isinstance(dy, Tensor) else repr(dy)
             raise ValueError(
@@ -241,6 +235,19 @@ class Watched:
             f"{self.tried:.3g} after {self.now.nfe} evaluations of the vector field: {cause}; "
             f"{remedy}"
         )
+
+
+def asked(field: Field, t: Tensor, y: Tensor) -> Tensor:
+    """field(t, y). Raises ValueError if that changes y, with which a solver goes on."""
+    version = 0 if y.is_inference() else y._version
+    dy = field(t, y)
+    if version != (0 if y.is_inference() else y._version):
+        raise ValueError(
+            "`field` changed the state that it was given, in place, at t = "
+            f"{_plain(t.flatten()[0])}; expected a new tensor, the derivative, and the state as it "
+            "was"
+        )
+    return dy
 
 
 def _check_reads(dy: Tensor, known: set[Any]) -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 import twins
 
 from jax_node import augmented as in_jax
@@ -37,3 +38,14 @@ def test_labels_that_would_be_spread_are_refused(side, learners, batch):
     """A column of labels was compared with every logit."""
     with pytest.raises(ValueError, match=r"5, 1\]"):
         learners[side].train_step({**batch, "label": batch["label"][:, None]}, 1e-2)
+
+
+@pytest.mark.usefixtures("_no_type_checks")
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, bool])
+def test_labels_may_be_whole_numbers_in_torch_as_in_jax(kind, batch):
+    tensors = {name: torch.tensor(values).float() for name, values in batch.items()}
+    model = in_torch.Pair(2, 1, 4)
+    of = lambda label: in_torch.loss(model, {**tensors, "label": label}, steps=4)
+    expected, _ = of(tensors["label"])
+    found, _ = of(torch.from_numpy(batch["label"].astype(kind)))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)

@@ -82,6 +82,8 @@ def test_one_row_of_times_serves_all_and_times_may_be_wider_than_states():
     [
         ([[1.0, 2.0]], [[0, 1]], decay, "`ts` is int64"),
         ([[1, 2]], [[0.0, 1.0]], decay, "`y0` is int64"),
+        (jnp.ones((1, 2), jnp.bfloat16), [[0.0, 1.0]], decay, "`y0` is bfloat16"),
+        ([[1.0, 2.0]], jnp.ones((1, 2), jnp.float16), decay, "`ts` is float16"),
         (
             [[1.0, 2.0]],
             [[0.0, 1.0]],

@@ -51,6 +51,12 @@ def test_what_is_masked_or_padded_changes_nothing(objective, batch):
     assert objective({**batch, **padded}) == pytest.approx(float(value), rel=100 * EPS)
 
 
+@pytest.mark.usefixtures("_no_type_checks")
+def test_times_that_are_not_those_of_the_values_are_refused(model, batch):
+    with pytest.raises(ValueError, match="`times` has shape"):
+        encode(model, batch["times"][:, :3], batch["values"], batch["mask"])
+
+
 def test_a_missing_value_may_be_nan(model, objective, batch):
     missing = jnp.where(batch["mask"] == 0, jnp.nan, batch["values"])
     found, of_nan = (

@@ -447,8 +447,11 @@ def test_samples_at_their_own_times_are_refused_what_solve_refuses():
 @pytest.mark.parametrize(
     ("y0", "ts", "field", "message"),
     [
-        ([[1.0, 2.0]], [[0, 1]], DECAY, "`ts` is torch.int64"),
-        ([[1, 2]], [[0.0, 1.0]], DECAY, "`y0` is torch.int64"),
+        ([[1.0, 2.0]], [[0, 1]], DECAY, "`ts` is of torch.int64"),
+        ([[1, 2]], [[0.0, 1.0]], DECAY, "`y0` is of torch.int64"),
+        (numbers([1, 2], dtype=torch.bfloat16), [[0.0, 1.0]], DECAY, "`y0` is of torch.bfloat16"),
+        ([[1.0, 2.0]], numbers([0, 1], dtype=torch.float16), DECAY, "`ts` is of torch.float16"),
+        ([[1.0, 2.0]], [[0.0, 1.0]], lambda t, y: y.mul_(-1), "in place, at t = 0;"),
         ([[1.0, 2.0]], [[0.0, 1.0]], lambda t, y: y[:, :1], r"shape \(1, 1\) for .* \(1, 2\)"),
         ([[1.0, 2.0]], [0.0, 1.0], DECAY, r"`ts` is \[2\] for `y0` of \[1, 2\]"),
         ([[1.0, 2.0]], [[0.0, 1.0]] * 2, DECAY, r"`ts` is \[2, 2\] for `y0` of \[1, 2\]"),
@@ -457,7 +460,17 @@ def test_samples_at_their_own_times_are_refused_what_solve_refuses():
 )
 def test_samples_whose_numbers_would_be_cut_or_spread_are_refused(y0, ts, field, message):
     with pytest.raises(ValueError, match=message):
-        solve_at(field, torch.tensor(y0), torch.tensor(ts), substeps=2)
+        solve_at(field, torch.as_tensor(y0), torch.as_tensor(ts), substeps=2)
+
+
+def test_a_sample_is_never_asked_for_beyond_its_last_time():
+    """Where `start + (end - start)` is beyond `end`, and the field has no value there."""
+    start, end = numbers(-0.8), numbers(0.3)
+    assert start + (end - start) > end
+    field = lambda t, y: torch.sqrt(end - t)[:, None] + 0 * y
+    ys = solve_at(field, numbers([0.0]), torch.stack([start, end], 1), substeps=8)
+    # The square root limits the order at the end: within 1e-2 of 2/3 1.1^1.5.
+    assert ys[0, 1].item() == pytest.approx(2 / 3 * 1.1**1.5, abs=1e-2)
 
 
 @pytest.mark.parametrize("adjoint", ["adjoint", "handwritten"])

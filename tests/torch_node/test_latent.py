@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from torch_node.latent import build, loss
+from torch_node.latent import build, encode, loss
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +34,13 @@ def objective(model):
 def test_gradients_in_the_times_are_those_of_finite_differences(objective, batch):
     of_times = lambda times: objective({**batch, "times": times})
     assert torch.autograd.gradcheck(of_times, batch["times"].clone().requires_grad_())
+
+
+@pytest.mark.usefixtures("_no_type_checks")
+def test_times_that_are_not_those_of_the_values_are_refused(model, batch):
+    """What was observed after the last of them was left out."""
+    with pytest.raises(ValueError, match="`times` has shape"):
+        encode(model, batch["times"][:, :3], batch["values"], batch["mask"])
 
 
 def test_a_missing_value_may_be_nan(model, objective, batch):
