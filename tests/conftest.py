@@ -18,7 +18,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = programs
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
-# Most programs run once and are small: XLA compiles them in a third of the time without its best code.
+# Most programs are small and run once: XLA compiles them in half of the time without its best code.
 os.environ["XLA_FLAGS"] = " ".join(
     (
         "--xla_cpu_use_fusion_emitters=false",

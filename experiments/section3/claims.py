@@ -186,6 +186,8 @@ CLAIMS = (
           difference("resnet1", "resnet6", "higher"), 0.19),
     Claim("ODE-Net is as good as ResNet-1, of as many parameters", "follow-up", "0.65% and 0.64%",
           difference("resnet1", "odenet-adjoint", "equal"), -0.01),
+    Claim("Depth helps: ResNet-1 is worse than ResNet-12", "here", "",
+          difference("resnet1", "resnet12", "higher")),
     Claim("Euler with the adjoint by hand is as good as dopri5", "follow-up", "0.78% and 0.65%",
           difference("torch-euler", "odenet", "equal"), 0.13),
     Claim("Implicit Adams is worse than dopri5", "follow-up", "1.33% and 0.65%, their Adams being "

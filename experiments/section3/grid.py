@@ -129,8 +129,11 @@ NORM_PAIRS = tuple(
     for norm in NORMS
     for relu, against in (("", name), ("-norelu", f"{name}-{norm}"))
 )
-DEPTH_PAIRS = tuple((name, one) for one in ("odenet", "odenet-adjoint") for name in DEPTH[:-1]
-                    if (name, one) != ("resnet6", "odenet-adjoint"))  # fmt: skip
+DEPTH_PAIRS = (
+    *((name, "odenet") for name in DEPTH[:-1]),
+    *((name, "odenet-adjoint") for name in DEPTH[:-1] if name != "resnet6"),
+    ("resnet1", "resnet12"),
+)
 # All comparisons that are made, the first minus the second: one family, over which Holm's method
 # corrects.
 _TO_ODENET = (*TABLE1, *DEPTH, *TOLERANCE, *T1, *REGULARISED, *COARSE)
