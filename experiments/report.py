@@ -123,7 +123,7 @@ def results(record: Record, pictures: dict[str, str]) -> str:
         [tables.disagreements(record, grid.TABLE1)],
     )
     to_odenet = lambda names: [(name, "odenet") for name in names if name != "odenet"]
-    section("Differences", DIFFERENCES, [compared(grid.MAIN_PAIRS)])
+    section("Differences", DIFFERENCES, [compared(grid.MAIN_PAIRS)], "differences")
     section(
         "Depth",
         "ResNets of several depths against ODE-Net, whose parameters are those of about one "

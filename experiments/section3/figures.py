@@ -15,54 +15,29 @@ from matplotlib.ticker import MaxNLocator
 
 from experiments.harness.figures import (
     BLUE,
-    GREEN,
     GREY,
-    LIGHT_BLUE,
-    LIGHT_GREEN,
-    ORANGE,
     PURPLE,
-    RED,
-    YELLOW,
     bare,
     plain_log,
     save,
 )
 from experiments.section3 import grid
 from experiments.section3.collect import Record
+from experiments.section3.difference_figure import differences
 from experiments.section3.evidence import done, ode_net, over_images
 from experiments.section3.examined import change, image_error, image_errors, solver_rows
 from experiments.section3.intervals import Interval
+from experiments.section3.look import COLORS, SHORT, title
 from experiments.section3.tables import values
 
 LABEL_POINTS = 8
-# One colour a model in all pictures; implicit Adams is green, as in the work we follow up on.
-COLORS = {
-    "resnet6": ORANGE,
-    "resnet1": YELLOW,
-    "rknet": PURPLE,
-    "odenet": BLUE,
-    "odenet-adjoint": LIGHT_BLUE,
-    "odenet-adams": GREEN,
-    "odenet-adams-adam": LIGHT_GREEN,
-    "torch-euler": GREY,
-    "torch-odenet": RED,
-}
-SHORT = {
-    "rknet": "RK-Net",
-    "odenet": "ODE-Net, direct",
-    "odenet-adjoint": "ODE-Net, adjoint",
-    "odenet-adams": "ODE-Net, implicit Adams",
-    "odenet-adams-adam": "implicit Adams; Adam",
-    "torch-euler": "Euler, handwritten (torch)",
-    "torch-odenet": "ODE-Net (torch)",
-}
 
 
 def draw(record: Record, folder: Path, prefix: str) -> dict[str, str]:
     """Write all pictures into `folder`; their file names by figure, those without data left out."""
     folder.mkdir(parents=True, exist_ok=True)
     names = {}
-    for make in (curves, characteristics, depth, solvers, robustness):
+    for make in (differences, curves, characteristics, depth, solvers, robustness):
         if figure := make(record):
             names[make.__name__] = f"{prefix}-{make.__name__}.png"
             save(folder / names[make.__name__], figure)
@@ -87,7 +62,7 @@ def curves(record: Record) -> Figure | None:
         axis.set(title=label, xlabel="epoch", yscale="log")
         plain_log(axis.yaxis)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        label_ends(axis, ends, [(_title(name), COLORS[name]) for name in names])
+        label_ends(axis, ends, [(title(name), COLORS[name]) for name in names])
     return figure
 
 
@@ -207,7 +182,7 @@ def robustness(record: Record) -> Figure | None:
             # side by side, or the intervals of one hide those of another
             aside = 0.025 * most * (place - (len(names) - 1) / 2)
             amounts = [amount + aside for _, amount in changes]
-            _errorbars(axis, amounts, found, COLORS[name], _title(name), line=True)
+            _errorbars(axis, amounts, found, COLORS[name], title(name), line=True)
         axis.set(title=kind.capitalize(), xlabel=label)
     axes[0].set_ylabel("test error (%)")
     axes[0].legend(frameon=False, fontsize=8)
@@ -221,10 +196,6 @@ def _figure(panels: int) -> tuple[Figure, list[Axes]]:
         bare(axis)
         axis.title.set_fontsize(10)
     return figure, axes
-
-
-def _title(name: str) -> str:
-    return SHORT.get(name, grid.VARIANTS[name].title)
 
 
 def _line(axis: Axes, record: Record, name: str, key: str, style: str = "-") -> tuple[float, float]:

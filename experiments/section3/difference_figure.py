@@ -1,0 +1,45 @@
+"""The comparisons of a study in one picture: how far models are apart, and what that decides."""
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from experiments.harness.figures import BLUE, GREY, ORANGE, bare
+from experiments.section3 import evidence
+from experiments.section3.collect import Record
+from experiments.section3.evidence import Pair
+from experiments.section3.look import title
+
+LOOK = {"equal within the margin": BLUE, "different": ORANGE, "not decided": GREY}
+
+
+def differences(record: Record) -> Figure | None:
+    """Difference in test error of every pair with its interval: a row a pair, coloured by verdict.
+
+    None of a study without folds, whose runs conclude nothing.
+    """
+    found = evidence.compared(record)
+    if not found or any(set(evidence.by_fold(record, a)) == {"all"} for a, _ in found):
+        return None
+    rows = sorted(found.items(), key=lambda row: -row[1].interval.mean)
+    margin = evidence.margin(record)
+    figure = Figure(figsize=(8, 1.4 + 0.33 * len(rows)), dpi=110, layout="constrained")
+    axis = figure.subplots()
+    axis.axvspan(-margin, margin, color=GREY, alpha=0.15, lw=0)
+    axis.axvline(0, color=GREY, lw=1)
+    for at, (_, verdict) in enumerate(rows):
+        interval, words = verdict.interval, verdict.words.partition(" (")[0].partition(",")[0]
+        axis.plot([interval.low, interval.high], [at, at], color=LOOK[words], lw=2)
+        axis.plot(interval.mean, at, "o", color=LOOK[words])
+    axis.set_yticks(range(len(rows)), [_against(pair) for pair, _ in rows])
+    axis.invert_yaxis()
+    axis.set_xlabel("test error of the first minus that of the second (points)", fontsize=9)
+    bare(axis)
+    keys = [Line2D([], [], color=c, marker="o", label=words) for words, c in LOOK.items()]
+    keys.append(Patch(color=GREY, alpha=0.15, label=f"margin, {margin:g} points"))
+    figure.legend(handles=keys, loc="outside upper center", ncols=4, frameon=False)
+    return figure
+
+
+def _against(pair: Pair) -> str:
+    return " and ".join(map(title, pair))
