@@ -2,15 +2,14 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from jax_node import multistep, validate
 from jax_node.adjoint import Backward, Field, nan_unless, solve_by_adjoint
@@ -21,10 +20,12 @@ from jax_node.derivatives import (
     solve_by_kept_steps,
     solve_through_loops,
 )
-from jax_node.failures import Cause, SolveError, failure
+from jax_node.failures import Cause
+from jax_node.failures import SolveError as SolveError
 from jax_node.integrate import ADAPTIVE, FIXED, Loops, Method, Norm, open_norm
 from jax_node.integrate import rms as rms
 from jax_node.reverse_only import differentiated_once, reverse_only
+from jax_node.solution import Solution as Solution
 
 FIXED_STEP = tuple(FIXED)
 SOLVERS = (*ADAPTIVE, *FIXED)
@@ -43,49 +44,6 @@ _ONCE = (
     "`adjoint='checkpoint'` is differentiated once: for second derivatives use `adjoint='direct'` "
     "or `adjoint='adjoint'`"
 )
-
-
-class Solution(NamedTuple):
-    """A trajectory and what it cost.
-
-    `ys` has the states, `[times, *state]` in every leaf, NaN where the solve did not get; `nfe`
-    counts evaluations of the vector field in the forward solve, `accepted` steps taken, `rejected`
-    steps tried and not taken, `nonconverged` steps of `implicit_adams` whose corrector did not
-    converge; `t` is the time reached, `ok` whether that is the last time, with all states finite;
-    `step` is the size of the last step tried, `cause` why it failed, a number of `failures.Cause`.
-    """
-
-    ys: PyTree
-    nfe: Int[Array, ""]
-    accepted: Int[Array, ""]
-    rejected: Int[Array, ""]
-    nonconverged: Int[Array, ""]
-    t: Float[Array, ""]
-    ok: Bool[Array, ""]
-    step: Float[Array, ""]
-    cause: Int[Array, ""]
-
-    def check(self) -> "Solution":
-        """Return the solution, or raise `SolveError` if it failed (outside `jit` only).
-
-        Of solves under `vmap`, the first that failed is told of.
-        """
-        if not validate.known(self.ok):
-            raise TypeError("`check` looks at values: call it outside of `jax.jit` and `jax.grad`")
-        failed = np.flatnonzero(~np.atleast_1d(self.ok))
-        if len(failed):
-            of = lambda values: np.atleast_1d(values)[failed[0]].item()
-            rejected = of(self.rejected)
-            message = failure(
-                Cause(of(self.cause)),
-                t=of(self.t),
-                step=of(self.step),
-                nfe=of(self.nfe),
-                steps=of(self.accepted) + rejected,
-                rejected=rejected,
-            )
-            raise SolveError(message)
-        return self
 
 
 def check(solver: str, adjoint: str, step_size: float | Float[Array, ""] | None) -> None:

@@ -30,12 +30,10 @@ What torchdiffeq 0.2.5 does, and what is made of it here (more in methods.py):
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torchdiffeq
-from jaxtyping import Float
 from torch import Tensor
 
 from torch_node import adjoint as by_hand
@@ -44,6 +42,7 @@ from torch_node.adjoint import step_count
 from torch_node.methods import ADAPTIVE as ADAPTIVE
 from torch_node.methods import mended
 from torch_node.once import differentiable_times, once_differentiable
+from torch_node.solution import Solution as Solution
 from torch_node.step_size import fixed_grid
 from torch_node.times import (
     as_times,
@@ -59,53 +58,11 @@ from torch_node.validate import ADJOINTS as ADJOINTS
 from torch_node.validate import FIXED_STEP as FIXED_STEP
 from torch_node.validate import SOLVERS as SOLVERS
 from torch_node.validate import Given, as_state, check, check_limits, checked_norm, trainable
-from torch_node.watch import Field, Pass, Watched, counting_nonconvergence
+from torch_node.watch import Field, Watched, counting_nonconvergence
 from torch_node.watch import SolveError as SolveError
 
 POOR_INTERPOLANT = ("dopri8", "bosh3")
 Norm = Callable[[Tensor], Tensor]
-
-
-@dataclass
-class Solution:
-    """A trajectory and what it cost.
-
-    Attributes:
-        ys: states, `[times, *state]`; ys[0] is y0.
-        nfe: evaluations of the vector field in the forward solve.
-        accepted: steps taken.
-        rejected: steps tried and not taken.
-        nonconverged: steps of implicit_adams whose corrector did not converge
-            (torchdiffeq then goes on with its last iterate, and forgets its oldest derivative).
-        step_times: ts[0] and the end of every accepted step.
-    """
-
-    ys: Float[Tensor, " times *state"]
-    nfe: int
-    accepted: int
-    rejected: int
-    nonconverged: int
-    step_times: list[float]
-    _backward: Pass
-
-    @property
-    def reconstruction(self) -> float:
-        """How far the adjoint's latest solve backwards ended from the state that was there.
-
-        The adjoint solves for the state again, from each observation back to the one before. This
-        is the distance to that one's, relative to its size, the largest over the intervals: 0 where
-        one step back undoes one step forward, and before a backward pass, and by `direct`.
-        """
-        return self._backward.reconstruction
-
-    @property
-    def nfe_backward(self) -> int:
-        """Evaluations of the vector field in the latest backward pass (0 before it, or `direct`).
-
-        If ts requires a gradient, the adjoint's include one for each time in ts, but for the first
-        where nothing jumps.
-        """
-        return self._backward.nfe
 
 
 def solve(
@@ -234,25 +191,13 @@ def solve(
             states = by_hand.odeint_adjoint(watched, start, times, theta, step_size)
             ys = states[wanted]
         else:
-            common: dict[str, Any] = {
-                "rtol": rtol,
-                "atol": max(atol, torch.finfo(y0.dtype).tiny),  # 0 / 0 is no error
-                "method": mended(solver),
-                "options": _options(solver, clock, jumps, step_size, max_step, norm),
-            }
-            if adjoint == "direct":
-                ys = torchdiffeq.odeint(watched, start, clock, **common)
-            else:
-                # Backwards it solves interval by interval, in times that a sign made increase.
-                sign = 1 if ts[-1] > ts[0] else -1
-                back = _options(solver, sign * clock, sign * jumps, step_size, max_step, None)
-                if solver in ADAPTIVE:
-                    back["step_t"] = without(sign * clock, sign * jumps)
-                ys = torchdiffeq.odeint_adjoint(
-                    watched, start, clock, adjoint_options=back, adjoint_params=theta, **common
-                )
+            ys = states = _by_torchdiffeq(
+                watched, start, clock, jumps, solver=solver, rtol=rtol, atol=atol,
+                step_size=step_size, max_step=max_step, norm=norm,
+                theta=theta if adjoint == "adjoint" else None,
+            )  # fmt: skip
+            if adjoint == "adjoint":
                 ys = once_differentiable(ys, start, ts, *theta)
-            states = ys
     if moved.any():
         ys, later = torch.cat([y0[None], ys[1:]]), moved & (clock != clock[0])
         ys[later] = moving.with_times(watched, ys[later], clock[later], asked_for[later], 1)
@@ -270,6 +215,39 @@ def solve(
         nonconverged=nonconverged[0],
         step_times=watched.step_times,
         _backward=watched.backward,
+    )
+
+
+def _by_torchdiffeq(
+    watched: Watched,
+    start: Tensor,
+    clock: Tensor,
+    jumps: Tensor,
+    *,
+    theta: tuple[Tensor, ...] | None,
+    solver: str,
+    rtol: float,
+    atol: float,
+    step_size: float | None,
+    max_step: float | None,
+    norm: Norm | None,
+) -> Tensor:
+    """States at the times of `clock`, by the adjoint for `theta`; through the steps for None."""
+    common: dict[str, Any] = {
+        "rtol": rtol,
+        "atol": max(atol, torch.finfo(start.dtype).tiny),  # 0 / 0 is no error
+        "method": mended(solver),
+        "options": _options(solver, clock, jumps, step_size, max_step, norm),
+    }
+    if theta is None:
+        return torchdiffeq.odeint(watched, start, clock, **common)
+    # Backwards it solves interval by interval, in times that a sign made increase.
+    sign = 1 if clock[-1] > clock[0] else -1
+    back = _options(solver, sign * clock, sign * jumps, step_size, max_step, None)
+    if solver in ADAPTIVE:
+        back["step_t"] = without(sign * clock, sign * jumps)
+    return torchdiffeq.odeint_adjoint(
+        watched, start, clock, adjoint_options=back, adjoint_params=theta, **common
     )
 
 

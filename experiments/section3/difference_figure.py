@@ -35,8 +35,10 @@ def differences(record: Record) -> Figure | None:
     axis.invert_yaxis()
     axis.set_xlabel("test error of the first minus that of the second (points)", fontsize=9)
     bare(axis)
-    keys = [Line2D([], [], color=c, marker="o", label=words) for words, c in LOOK.items()]
-    keys.append(Patch(color=GREY, alpha=0.15, label=f"margin, {margin:g} points"))
+    keys = [
+        *(Line2D([], [], color=c, marker="o", label=words) for words, c in LOOK.items()),
+        Patch(color=GREY, alpha=0.15, label=f"margin, {margin:g} points"),
+    ]
     figure.legend(handles=keys, loc="outside upper center", ncols=4, frameon=False)
     return figure
 
