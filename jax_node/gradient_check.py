@@ -96,7 +96,8 @@ def lipschitz_constant(
 
     def body(_, carry):
         v, _ = carry
-        v = jax.tree.map(lambda a: a / norm(v), v)
+        size = norm(v)  # 0 where the Jacobian is
+        v = jax.tree.map(lambda a: a / jnp.where(size == 0, 1, size), v)
         _, jv = jax.jvp(f, (y,), (v,))
         _, pull = jax.vjp(f, y)
         return pull(jv)[0], norm(jv)

@@ -10,6 +10,7 @@ computed states. A sample with fewer observations repeats its last time and stan
 import diffrax
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from jax_node import validate
@@ -59,7 +60,7 @@ def solve_at(
             sample, or the field does not return the shape of the state.
     """
     y0, ts = jnp.asarray(y0), jnp.asarray(ts)
-    if not isinstance(substeps, int) or substeps < 1:
+    if not isinstance(substeps, int | np.integer) or substeps < 1:
         raise ValueError(f"`substeps` is {substeps}: give a whole number, at least 1")
     if solver not in METHODS:
         raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -54,7 +55,7 @@ def solve_at(
             f"`solver` {solver!r} does not step from observation to observation; choose one of "
             f"{', '.join(METHODS)}"
         )
-    if not isinstance(substeps, int) or substeps < 1:
+    if not isinstance(substeps, int | np.integer) or substeps < 1:
         raise ValueError(f"`substeps` is {substeps}; a whole number, at least 1, expected")
     for name, dtype in (("y0", y0.dtype.to_real()), ("ts", ts.dtype)):
         if dtype not in DTYPES:  # in bfloat16 a small step is none

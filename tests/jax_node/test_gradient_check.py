@@ -2,11 +2,12 @@
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from jax_node.gradient_check import gradient_check
+from jax_node.gradient_check import gradient_check, lipschitz_constant
 from jax_node.models import Output
 from jax_node.solve import solve
 
@@ -37,3 +38,7 @@ def test_the_lipschitz_constant_is_that_at_the_ends_of_the_trajectory():
     parts = nnx.split(network, nnx.Param, nnx.BatchStat)
     found = gradient_check(*parts[:1], options, *parts[1:], jnp.ones((2, 3)), jnp.array([0, 1]))
     assert found["lipschitz"] == pytest.approx(3, rel=1e-12)
+
+
+def test_the_lipschitz_constant_of_a_field_that_does_not_look_at_the_state_is_zero():
+    assert lipschitz_constant(lambda y: jnp.ones_like(y), jnp.ones(3), jax.random.key(0)) == 0

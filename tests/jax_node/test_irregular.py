@@ -61,6 +61,13 @@ def test_a_solver_that_cannot_is_answered_with_the_list(times):
         solve_at(decay, jnp.ones((3, 2)), times, 1.3, solver="dopri5")
 
 
+@pytest.mark.usefixtures("_no_type_checks")
+def test_substeps_may_be_numpys():
+    arguments = lambda t, y, _: y, jnp.ones((1, 1)), jnp.array([[0.0, 1.0]])
+    expected = solve_at(*arguments, substeps=2)
+    np.testing.assert_array_equal(solve_at(*arguments, substeps=np.int64(2)), expected)
+
+
 @pytest.mark.parametrize("substeps", [0, 2.5])
 @pytest.mark.usefixtures("_no_type_checks")
 def test_what_is_no_number_of_substeps_is_refused(substeps):
