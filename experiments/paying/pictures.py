@@ -28,18 +28,21 @@ COLOURS = {"Neural ODE": BLUE, "baseline": ORANGE, "trivial": GREY}
 
 def scores(record: Record, budget: float) -> Figure:
     """A row for every method that has runs and did not fail, the best by validation on top: a dot
-    for each seed, a line for the 95% interval of their mean.
+    for each seed, a line for the 95% interval of their mean. Minus a quantity is drawn as that.
     """
     methods = record.task.methods
+    measure = record.task.measure.removeprefix("minus the ")
+    sign, better = (1, "smaller") if measure == record.task.measure else (-1, "larger")
     found = {name: record.scores(name, budget) for name in methods if record.tests(name, budget)}
     found = {n: parts for n, parts in found.items() if all(map(math.isfinite, parts["test"]))}
     order = sorted(found, key=lambda name: -sum(found[name]["validation"]))
     figure = Figure(figsize=(7.2, 1.3 + 0.34 * len(order)), dpi=110, layout="constrained")
     axis = figure.subplots()
-    values = [score for name in order for score in found[name]["test"]]
+    tests = {name: [sign * score for score in found[name]["test"]] for name in order}
+    values = [score for test in tests.values() for score in test]
     least, wide = min(values), 0 < 10 * min(values) < max(values)
     for row, name in enumerate(order):
-        colour, test = COLOURS[methods[name].kind], found[name]["test"]
+        colour, test = COLOURS[methods[name].kind], tests[name]
         axis.plot(test, [row] * len(test), "o", color=colour, ms=4, alpha=0.7)
         mean = interval(test)
         low = max(mean.low, least / 2) if wide else mean.low
@@ -49,7 +52,7 @@ def scores(record: Record, budget: float) -> Figure:
         axis.set_xlim(left=least / 2)  # where a line that reaches 0 or below leaves the picture
         plain_log(axis.xaxis)
     axis.set_yticks(range(len(order)), [methods[name].title for name in order])
-    axis.set_xlabel(f"{record.task.measure}; the smaller the better")
+    axis.set_xlabel(f"{measure}; the {better} the better")
     figure.suptitle(f"{record.task.title}: {budget:g} CPU seconds a training", fontsize=10)
     bare(axis)
     keys = [Line2D([], [], color=c, marker="o", ms=4, label=kind) for kind, c in COLOURS.items()]
