@@ -85,8 +85,8 @@ def gains(ended: Sequence[tuple[Task, Verdict]]) -> Figure:
             axis.set_xscale("log")
             plain_log(axis.xaxis)
         ratio = "error of the best rival / of the Neural ODE (above 1: it is better)"
-        nearer = f"{unit} nearer than the best rival (above 0: it is better)"
-        axis.set_xlabel(ratio if relative else nearer, fontsize=9)
+        ahead = f"{unit} ahead of the best rival (above 0: it is better)"
+        axis.set_xlabel(ratio if relative else ahead, fontsize=9)
         bare(axis)
     keys = [Line2D([], [], color=c, marker="o", label=words) for words, c in VERDICTS.items()]
     figure.legend(handles=keys, loc="outside upper center", ncols=3, frameon=False)
