@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 from PIL import Image
 
@@ -53,6 +54,19 @@ def plain_log(axis: Axis, digits: tuple[int, ...] = (1, 2, 5)) -> None:
     axis.set_major_locator(LogLocator(subs=digits))
     axis.set_major_formatter(lambda x, _: f"{x / 1000:g}k" if x >= 1000 else f"{x:g}")
     axis.set_minor_locator(NullLocator())
+
+
+def intervals(axis: Axes, rows: Sequence[tuple[str, float, float, float, str]]) -> None:
+    """A row for each label, low end, middle, high end and colour, the first lowest."""
+    for at, (_, low, middle, high, colour) in enumerate(rows):
+        axis.plot([low, high], [at, at], color=colour, lw=2)
+        axis.plot([middle], [at], "o", color=colour)
+    axis.set_yticks(range(len(rows)), [label for label, *_ in rows])
+
+
+def dotted(colours: Mapping[str, str]) -> list[Line2D]:
+    """A legend's keys for dots on lines: the colour of each label."""
+    return [Line2D([], [], color=c, marker="o", label=label) for label, c in colours.items()]
 
 
 def _image(figure: Figure) -> Image.Image:

@@ -16,6 +16,8 @@ from experiments.harness.figures import (
     LIGHT_ORANGE,
     ORANGE,
     bare,
+    dotted,
+    intervals,
     plain_log,
 )
 from experiments.paying.protocol import Task, Verdict
@@ -74,11 +76,12 @@ def gains(ended: Sequence[tuple[Task, Verdict]]) -> Figure:
     for axis, ((relative, unit), rows) in zip(axes, panels.items(), strict=True):
         rows.sort(key=lambda pair: pair[1].gain.mean)
         shown = np.exp if relative else np.asarray
-        for at, (_, verdict) in enumerate(rows):
-            colour, gain = VERDICTS[verdict.words], verdict.gain
-            axis.plot(shown([gain.low, gain.high]), [at, at], color=colour, lw=2)
-            axis.plot(shown([gain.mean]), [at], "o", color=colour)
-        axis.set_yticks(range(len(rows)), [task.title for task, _ in rows])
+        ends = [shown([of.gain.low, of.gain.mean, of.gain.high]) for _, of in rows]
+        named = [
+            (task.title, *end, VERDICTS[of.words])
+            for (task, of), end in zip(rows, ends, strict=True)
+        ]
+        intervals(axis, named)
         axis.set_ylim(-0.6, len(rows) - 0.4)
         axis.axvline(1 if relative else 0, color=GREY, lw=1, zorder=0)
         if relative:
@@ -88,8 +91,7 @@ def gains(ended: Sequence[tuple[Task, Verdict]]) -> Figure:
         ahead = f"{unit} ahead of the best rival (above 0: it is better)"
         axis.set_xlabel(ratio if relative else ahead, fontsize=9)
         bare(axis)
-    keys = [Line2D([], [], color=c, marker="o", label=words) for words, c in VERDICTS.items()]
-    figure.legend(handles=keys, loc="outside upper center", ncols=3, frameon=False)
+    figure.legend(handles=dotted(VERDICTS), loc="outside upper center", ncols=3, frameon=False)
     return figure
 
 

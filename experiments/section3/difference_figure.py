@@ -1,13 +1,11 @@
 """The comparisons of a study in one picture: how far models are apart, and what that decides."""
 
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from experiments.harness.figures import BLUE, GREY, ORANGE, bare
+from experiments.harness.figures import BLUE, GREY, ORANGE, bare, dotted, intervals
 from experiments.section3 import evidence
 from experiments.section3.collect import Record
-from experiments.section3.evidence import Pair
 from experiments.section3.look import title
 
 LOOK = {"equal within the margin": BLUE, "different": ORANGE, "not decided": GREY}
@@ -27,21 +25,14 @@ def differences(record: Record) -> Figure | None:
     axis = figure.subplots()
     axis.axvspan(-margin, margin, color=GREY, alpha=0.15, lw=0)
     axis.axvline(0, color=GREY, lw=1)
-    for at, (_, verdict) in enumerate(rows):
-        interval, words = verdict.interval, verdict.words.partition(" (")[0].partition(",")[0]
-        axis.plot([interval.low, interval.high], [at, at], color=LOOK[words], lw=2)
-        axis.plot(interval.mean, at, "o", color=LOOK[words])
-    axis.set_yticks(range(len(rows)), [_against(pair) for pair, _ in rows])
+    shown = []
+    for pair, verdict in rows:
+        of, words = verdict.interval, verdict.words.partition(" (")[0].partition(",")[0]
+        shown.append((" and ".join(map(title, pair)), of.low, of.mean, of.high, LOOK[words]))
+    intervals(axis, shown)
     axis.invert_yaxis()
     axis.set_xlabel("test error of the first minus that of the second (points)", fontsize=9)
     bare(axis)
-    keys = [
-        *(Line2D([], [], color=c, marker="o", label=words) for words, c in LOOK.items()),
-        Patch(color=GREY, alpha=0.15, label=f"margin, {margin:g} points"),
-    ]
-    figure.legend(handles=keys, loc="outside upper center", ncols=4, frameon=False)
+    band = Patch(color=GREY, alpha=0.15, label=f"margin, {margin:g} points")
+    figure.legend(handles=[*dotted(LOOK), band], loc="outside upper center", ncols=4, frameon=False)
     return figure
-
-
-def _against(pair: Pair) -> str:
-    return " and ".join(map(title, pair))
